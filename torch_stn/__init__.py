@@ -1,0 +1,65 @@
+"""Spatial transformer networks: transforms, differentiable samplers and modules on PyTorch.
+
+The way of the data is one line: theta -> Map -> lowered form -> image.
+
+>>> import torch, torch_stn
+>>> image = torch.rand(2, 3, 32, 32)
+>>> theta = torch.tensor([[1.0, 0, 0, 0, 1, 0]]).repeat(2, 1)
+>>> torch_stn.warp(image, torch_stn.Affine()(theta), (28, 28)).shape
+torch.Size([2, 3, 28, 28])
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from torch_stn._version import __version__
+
+if TYPE_CHECKING:
+    from torch_stn.nn.localization import LocalizationConv as LocalizationConv
+    from torch_stn.nn.localization import LocalizationFC as LocalizationFC
+    from torch_stn.nn.stn import SpatialTransformer as SpatialTransformer
+    from torch_stn.sampling.interpolation import Interpolation as Interpolation
+    from torch_stn.sampling.sample import sample as sample
+    from torch_stn.transforms.maps import Map as Map
+    from torch_stn.transforms.base import Transform as Transform
+    from torch_stn.transforms.basis import Basis as Basis
+    from torch_stn.transforms.matrix import Affine as Affine
+    from torch_stn.transforms.matrix import Attention as Attention
+    from torch_stn.transforms.matrix import Translation as Translation
+    from torch_stn.transforms.projective import Projective as Projective
+    from torch_stn.transforms.similarity import Similarity as Similarity
+    from torch_stn.transforms.thin_plate import ThinPlateSpline as ThinPlateSpline
+    from torch_stn.warping import warp as warp
+
+# Resolved on first use (PEP 562), so that `import torch_stn` and `stn --help` need no torch.
+_HOMES = {
+    "Affine": "torch_stn.transforms.matrix",
+    "Attention": "torch_stn.transforms.matrix",
+    "Basis": "torch_stn.transforms.basis",
+    "Interpolation": "torch_stn.sampling.interpolation",
+    "LocalizationConv": "torch_stn.nn.localization",
+    "LocalizationFC": "torch_stn.nn.localization",
+    "Map": "torch_stn.transforms.maps",
+    "Projective": "torch_stn.transforms.projective",
+    "Similarity": "torch_stn.transforms.similarity",
+    "SpatialTransformer": "torch_stn.nn.stn",
+    "ThinPlateSpline": "torch_stn.transforms.thin_plate",
+    "Transform": "torch_stn.transforms.base",
+    "Translation": "torch_stn.transforms.matrix",
+    "sample": "torch_stn.sampling.sample",
+    "warp": "torch_stn.warping",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'torch_stn' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

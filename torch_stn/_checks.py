@@ -1,0 +1,89 @@
+"""Every message about a wrong shape, dtype or device: the argument, what came, what was wanted."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def describe(tensor: Tensor) -> str:
+    """Shape and dtype in the words of the messages: ``(2, 3, 8, 8) float32``."""
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def tensor(name: str, value: object) -> Tensor:
+    """A tensor, or a TypeError that names the argument."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: wanted a torch.Tensor, got {type(value).__name__}")
+    return value
+
+
+def floating(name: str, value: Tensor) -> None:
+    """A floating-point tensor."""
+    if not value.is_floating_point():
+        raise TypeError(f"{name}: wanted a floating-point tensor, got {describe(value)}")
+
+
+def image(value: object) -> int:
+    """An image batch (N, C, H, W) or (N, C, D, H, W) without empty space axes; returns 2 or 3."""
+    img = tensor("image", value)
+    if img.dim() not in (4, 5):
+        raise ValueError(f"image: wanted (N, C, H, W) or (N, C, D, H, W), got {describe(img)}")
+    floating("image", img)
+    if 0 in img.shape[2:]:
+        raise ValueError(f"image: every space axis needs at least one pixel, got {describe(img)}")
+    return img.dim() - 2
+
+
+def points(value: object, dims: int, name: str = "points") -> Tensor:
+    """Points (N, *S, d) whose last axis is (x, y) or (x, y, z)."""
+    pts = tensor(name, value)
+    if pts.dim() < 2 or pts.shape[-1] != dims:
+        axes = "(x, y)" if dims == 2 else "(x, y, z)"
+        raise ValueError(f"{name}: wanted (N, ..., {dims}) with last axis {axes}, got {describe(pts)}")
+    floating(name, pts)
+    return pts
+
+
+def same_device(first: str, a: Tensor, second: str, b: Tensor) -> None:
+    """Both tensors on one device."""
+    if a.device != b.device:
+        raise ValueError(f"{second}: wanted the device of {first}, {a.device}, got {b.device}")
+
+
+def broadcast_batch(first: str, n: int, second: str, m: int) -> int:
+    """Batch sizes that are equal, or one of them 1; returns the common size."""
+    if n != m and n != 1 and m != 1:
+        raise ValueError(f"{second}: wanted the batch size of {first}, {n}, or 1, got {m}")
+    return m if n == 1 else n
+
+
+def size(value: Sequence[int] | None, dims: int, default: Iterable[int]) -> tuple[int, ...]:
+    """An output size (h, w) or (d, h, w); None means the default."""
+    if value is None:
+        return tuple(int(n) for n in default)
+    wanted = "(h, w)" if dims == 2 else "(d, h, w)"
+    if isinstance(value, int) or len(value) != dims:
+        raise ValueError(f"size: wanted {wanted}, got {value!r}")
+    if any(int(n) < 1 for n in value):
+        raise ValueError(f"size: every entry of {wanted} must be at least 1, got {tuple(value)}")
+    return tuple(int(n) for n in value)
+
+
+def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
+    """A word out of a list."""
+    words = list(allowed)
+    if value not in words:
+        raise ValueError(f"{name}: wanted one of {', '.join(map(repr, words))}, got {value!r}")
+    return value
+
+
+def theta(value: object, shapes: Sequence[tuple[int, ...]], family: str) -> Tensor:
+    """theta (N, P) or (N, *natural shape); returned in the first, natural shape, never below float32."""
+    given = tensor("theta", value)
+    floating("theta", given)
+    if given.dim() >= 1 and tuple(given.shape[1:]) in shapes:
+        natural = given.reshape(given.shape[0], *shapes[0]) if tuple(given.shape[1:]) != shapes[0] else given
+        return natural if natural.dtype == torch.float64 else natural.float()
+    wanted = " or ".join(str(("N", *shape)).replace("'", "") for shape in shapes)
+    raise ValueError(f"theta: {family} wanted {wanted}, got {describe(given)}")

@@ -1,0 +1,1 @@
+"""image, points -> image (paper 3.3)."""

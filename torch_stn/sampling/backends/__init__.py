@@ -1,0 +1,5 @@
+"""Implementations of sampling.
+
+Each module has UNITS (of the points it reads), why_not(problem), not_by_default(problem) and
+sample(image, points, interpolation, problem): (N, C, *in), (N, M, d) -> (N, C, M).
+"""

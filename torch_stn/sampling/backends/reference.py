@@ -1,0 +1,82 @@
+"""The truth: plain PyTorch, every interpolation, padding and dimension; autograd makes all gradients, of any order.
+
+Written to be read beside the paper's equations, not to be fast.
+"""
+
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from torch_stn.sampling.interpolation import Interpolation
+from torch_stn.sampling.padding import PADDINGS
+from torch_stn.sampling.problem import Problem
+
+UNITS = "pixel"  # of the points it reads
+
+
+def why_not(problem: Problem) -> str | None:
+    """The reference runs everything."""
+    return None
+
+
+def not_by_default(problem: Problem) -> str | None:
+    """It is the last in order of preference, so it never needs to step back."""
+    return None
+
+
+def sample(
+    image: Tensor,  # (N, C, *in), float32 or float64
+    points: Tensor,  # (N, M, d), same dtype, finite, in UNITS
+    interpolation: Interpolation,
+    problem: Problem,
+) -> Tensor:  # (N, C, M)
+    """V_i = sum over taps of U[tap] prod_axes k(x_axis - tap_axis)."""
+    in_size, dims = problem.in_size, problem.dims
+    axes = [_axis(points[..., dims - 1 - axis], in_size[axis], interpolation, problem) for axis in range(dims)]
+
+    flat_image = image.flatten(2)
+    total = points.new_zeros(image.shape[0], image.shape[1], points.shape[1])
+    outside = points.new_zeros(points.shape[:2])
+    for taps in product(range(interpolation.support), repeat=dims):
+        index = torch.zeros_like(axes[0][0][..., 0])
+        weight = torch.ones_like(outside)
+        inside = torch.ones_like(outside)
+        for axis, tap in enumerate(taps):
+            indices, weights, insides = axes[axis]
+            index = index * in_size[axis] + indices[..., tap]
+            weight = weight * weights[..., tap]
+            inside = inside * insides[..., tap]
+        total = total + _read(flat_image, index) * (weight * inside)[:, None]
+        outside = outside + weight * (1 - inside)
+    if problem.fill != 0.0:
+        total = total + problem.fill * outside[:, None]
+    return total
+
+
+def _axis(x: Tensor, n: int, interpolation: Interpolation, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
+    """Along one axis: tap indices in [0, n), their weights, and 1 where the tap lies in the image; each (N, M, support)."""
+    support, rule = interpolation.support, PADDINGS[problem.padding]
+    if rule is not None and support <= 2:
+        # The coordinate itself is brought inside; wider kernels bring each tap inside. The values are the same either way, but at the
+        # border these are the slopes of F.grid_sample.
+        x = rule(x, n, problem.align_corners)
+    # A coordinate beyond all taps reads nothing; clamped, it also fits an integer.
+    x = x.clamp(-support - 1.0, n + support + 0.0) if rule is None or support <= 2 else x.clamp(-(2.0**30), 2.0**30)
+    centre = (x.detach().floor() if support % 2 == 0 else x.detach().round()).to(x.dtype)
+    weights = interpolation.weights(x - centre)
+    first = centre + interpolation.first_tap()
+    taps = first[..., None] + torch.arange(support, dtype=x.dtype, device=x.device)
+    if rule is not None:
+        taps = rule(taps, n, problem.align_corners)
+    inside = (taps >= 0) & (taps <= n - 1)
+    return taps.clamp(0, n - 1).round().long(), weights, inside.to(x.dtype)
+
+
+def _read(flat_image: Tensor, index: Tensor) -> Tensor:
+    """U at flat indices: (N, C, pixels), (N, M) -> (N, C, M)."""
+    if flat_image.is_cuda:
+        # The gradient of advanced indexing sorts its indices on CUDA and is deterministic; that of gather adds atomically.
+        batch = torch.arange(len(flat_image), device=index.device)[:, None]
+        return flat_image[batch, :, index].mT
+    return flat_image.gather(2, index[:, None].expand(-1, flat_image.shape[1], -1))

@@ -1,0 +1,24 @@
+"""Families of maps: theta -> where to read in the image (paper 3.2). A new family is one file and one line of TRANSFORMS."""
+
+from torch_stn.transforms.base import Transform as Transform
+from torch_stn.transforms.basis import Basis as Basis
+from torch_stn.transforms.basis import BasisTransform as BasisTransform
+from torch_stn.transforms.maps import Map as Map
+from torch_stn.transforms.matrix import Affine as Affine
+from torch_stn.transforms.matrix import Attention as Attention
+from torch_stn.transforms.matrix import MatrixMap as MatrixMap
+from torch_stn.transforms.matrix import MatrixTransform as MatrixTransform
+from torch_stn.transforms.matrix import Translation as Translation
+from torch_stn.transforms.projective import Projective as Projective
+from torch_stn.transforms.similarity import Similarity as Similarity
+from torch_stn.transforms.thin_plate import ThinPlateSpline as ThinPlateSpline
+
+# The names of the command line and of configs; each must be constructible without arguments.
+TRANSFORMS: dict[str, type[Transform]] = {
+    "translation": Translation,
+    "attention": Attention,
+    "similarity": Similarity,
+    "affine": Affine,
+    "projective": Projective,
+    "tps": ThinPlateSpline,
+}

@@ -1,0 +1,194 @@
+"""Map: a family at one theta. It says where every output point reads in the image, and how points and boxes move with the picture."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from torch_stn import _checks, lowered
+from torch_stn.coordinates import base_grid
+from torch_stn.transforms.boxes import map_boxes
+
+if TYPE_CHECKING:
+    from torch_stn.transforms.base import Transform
+
+
+class Map(ABC):
+    """Output -> source, as in the paper: ``sources(xy)`` = T_theta(xy), in normalised coordinates.
+
+    A subclass gives ``displacement``; everything else follows. Inverses and compositions are Maps, not thetas (the inverse of a
+    thin-plate spline is no thin-plate spline).
+    """
+
+    dims: int  # 2 or 3
+    batch: int  # N; 1 serves any batch
+
+    @abstractmethod
+    def displacement(self, xy: Tensor) -> Tensor:
+        """T(xy) - xy for points (N or 1, M, d): (N, M, d). Not finite = outside every image."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """float32 or float64: the dtype of the coordinates."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where theta lives."""
+
+    def lower(self, size: Sequence[int], *, align_corners: bool = False) -> lowered.Lowered:
+        """The form that samplers and kernels read, for an output of ``size``."""
+        xy = base_grid(size, align_corners=align_corners, dtype=self.dtype, device=self.device)
+        return lowered.Field(self.displacement(xy.flatten(0, -2)[None]).unflatten(1, tuple(size)))
+
+    def sources(self, xy: Tensor) -> Tensor:
+        """Where the output points ``xy`` (N or 1, *S, d) read in the input: T_theta(xy), (N, *S, d), normalised."""
+        _checks.points(xy, self.dims, "xy")
+        _checks.broadcast_batch("theta", self.batch, "xy", xy.shape[0])
+        flat = xy.to(self.dtype).reshape(xy.shape[0], -1, self.dims)
+        return (flat + self.displacement(flat)).unflatten(1, xy.shape[1:-1])
+
+    def grid(self, size: Sequence[int], *, align_corners: bool = False) -> Tensor:
+        """Normalised sampling points of every output pixel, (N, *size, d): an export, as F.grid_sample reads it."""
+        size = _checks.size(size, self.dims, ())
+        xy = base_grid(size, align_corners=align_corners, dtype=self.dtype, device=self.device)
+        return self.sources(xy[None])
+
+    def points(self, xy: Tensor) -> Tensor:
+        """Where points ``xy`` of the *input* picture land in the output: the way the picture moves. (N or 1, *S, d), normalised."""
+        return self.inverse().sources(xy)
+
+    def boxes(self, boxes: Tensor) -> Tensor:
+        """Boxes (N, B, 2d) of the input picture -> the tight axis-aligned boxes around them in the output, normalised."""
+        return map_boxes(self.points, boxes)
+
+    def inverse(self) -> "Map":
+        """The map that undoes this one: ``m.inverse().sources(m.sources(xy)) = xy``."""
+        return InverseMap(self)
+
+    def then(self, other: "Map") -> "Map":
+        """First this map, then ``other``, as the picture moves: ``warp(image, a.then(b))`` is ``warp(warp(image, a), b)``,
+        interpolated once; so ``a.then(b).sources(xy) = a.sources(b.sources(xy))``."""
+        return ComposedMap(self, other)
+
+
+class ThetaMap(Map):
+    """A family at one theta, for families without a closed form of their own."""
+
+    def __init__(self, transform: "Transform", theta: Tensor) -> None:
+        self.transform = transform
+        self.theta = theta
+        self.dims = transform.dims
+        self.batch = theta.shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.theta.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.theta.device
+
+    def displacement(self, xy: Tensor) -> Tensor:
+        return self.transform.displacement(self.theta, xy)
+
+    def lower(self, size: Sequence[int], *, align_corners: bool = False) -> lowered.Lowered:
+        return self.transform.lower(self.theta, size, align_corners=align_corners)
+
+
+class ComposedMap(Map):
+    """``first`` then ``second`` as the picture moves; an output point passes ``second``, then ``first``."""
+
+    def __init__(self, first: Map, second: Map) -> None:
+        if first.dims != second.dims:
+            raise ValueError(f"then: wanted a {first.dims}-D map, got a {second.dims}-D one")
+        self.first = first
+        self.second = second
+        self.dims = first.dims
+        self.batch = _checks.broadcast_batch("first", first.batch, "second", second.batch)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.promote_types(self.first.dtype, self.second.dtype)
+
+    @property
+    def device(self) -> torch.device:
+        return self.second.device
+
+    def displacement(self, xy: Tensor) -> Tensor:
+        inner = self.second.displacement(xy)
+        # A point that is outside already must not meet first's theta: 0 * inf would make its gradient NaN.
+        finite = torch.isfinite(inner).all(dim=-1, keepdim=True)
+        inner = torch.where(finite, inner, torch.zeros_like(inner))
+        total = inner + self.first.displacement(xy + inner)
+        return torch.where(finite, total, torch.full_like(total, float("inf")))
+
+    def inverse(self) -> Map:
+        return ComposedMap(self.second.inverse(), self.first.inverse())
+
+
+class InverseMap(Map):
+    """The inverse of a map without a closed form, by Newton iteration, with the gradient of the implicit function theorem.
+
+    Solves T(s) = p for s. Gradients to p and to theta are exact to first order (J^-1 and -J^-1 dT/dtheta at the solution), whatever
+    the number of iterations. A point that did not converge (a fold, a point that T never reaches) becomes NaN, which samplers read
+    as outside.
+    """
+
+    iterations = 50
+    max_step = 0.25  # normalised units; keeps Newton from jumping over a fold
+
+    def __init__(self, forward_map: Map) -> None:
+        self.forward_map = forward_map
+        self.dims = forward_map.dims
+        self.batch = forward_map.batch
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.forward_map.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.forward_map.device
+
+    def displacement(self, xy: Tensor) -> Tensor:
+        xy = xy.expand(max(self.batch, xy.shape[0]), -1, -1)
+        solution, jacobian, converged = self._solve(xy.detach())
+        residual = solution + self.forward_map.displacement(solution) - xy
+        # One more Newton step, the only differentiable one: it carries the implicit gradient.
+        solution = solution - torch.linalg.solve_ex(jacobian, residual[..., None])[0][..., 0]
+        return torch.where(converged, solution - xy, torch.full_like(xy, float("nan")))
+
+    def inverse(self) -> Map:
+        return self.forward_map
+
+    def _solve(self, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Newton from the target itself: the solution, dT/ds there, and which points converged; nothing of it has a gradient."""
+        tolerance = 64 * torch.finfo(target.dtype).eps
+        solution = target
+        for _ in range(self.iterations):
+            residual, jacobian = self._linearise(solution, target)
+            if bool((residual.abs().amax(dim=-1) <= tolerance).all()):
+                break
+            step = torch.linalg.solve_ex(jacobian, residual[..., None])[0][..., 0]
+            solution = solution - step.nan_to_num(0.0).clamp(-self.max_step, self.max_step)
+        residual, jacobian = self._linearise(solution, target)
+        converged = (residual.abs().amax(dim=-1, keepdim=True) <= 16 * tolerance) & torch.isfinite(solution)
+        identity = torch.eye(self.dims, dtype=target.dtype, device=target.device)
+        return solution, torch.where(converged[..., :1, None], jacobian, identity), converged
+
+    def _linearise(self, at: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """T(at) - target and the Jacobian dT/dxy (N, M, d, d); T acts on each point alone, so d backward passes give all of it."""
+        with torch.enable_grad():
+            variable = at.detach().requires_grad_()
+            moved = self.forward_map.displacement(variable)
+            rows = [
+                torch.autograd.grad(moved[..., i].sum(), variable, retain_graph=True, allow_unused=True)[0]
+                for i in range(self.dims)
+            ]
+        identity = torch.eye(self.dims, dtype=at.dtype, device=at.device)
+        jacobian = torch.stack([torch.zeros_like(at) if row is None else row for row in rows], dim=-2) + identity
+        return at + moved.detach() - target, jacobian

@@ -1,0 +1,152 @@
+"""Families that are one matrix on homogeneous points: translation, attention, affine; in 2-D and 3-D."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from torch_stn import _checks, lowered
+from torch_stn.transforms.base import Transform
+from torch_stn.transforms.maps import Map
+
+
+class MatrixMap(Map):
+    """The map of a matrix (N, d, d + 1), affine, or (N, d + 1, d + 1), projective; closed under inverse and composition."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+        self.dims = matrix.shape[-1] - 1
+        self.batch = matrix.shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.matrix.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.matrix.device
+
+    def displacement(self, xy: Tensor) -> Tensor:
+        return lowered.matrix_displacement(self.matrix, xy)
+
+    def lower(self, size: Sequence[int], *, align_corners: bool = False) -> lowered.Lowered:
+        return lowered.Matrix(self.matrix)
+
+    def inverse(self) -> "MatrixMap":
+        """In closed form. A singular matrix gives points that are not finite, which samplers read as outside; it never raises."""
+        inverse = torch.linalg.inv_ex(self.homogeneous())[0]
+        return MatrixMap(inverse[:, : self.matrix.shape[1]])
+
+    def then(self, other: Map) -> Map:
+        if not isinstance(other, MatrixMap):
+            return super().then(other)
+        if other.dims != self.dims:
+            raise ValueError(f"then: wanted a {self.dims}-D map, got a {other.dims}-D one")
+        _checks.broadcast_batch("first", self.batch, "second", other.batch)
+        # As a sum of products, not a matmul, which autocast would run in half precision.
+        product = (self.homogeneous()[:, :, :, None] * other.homogeneous()[:, None]).sum(dim=2)
+        return MatrixMap(product[:, : max(self.matrix.shape[1], other.matrix.shape[1])])
+
+    def homogeneous(self) -> Tensor:
+        """The square matrix (N, d + 1, d + 1)."""
+        if self.matrix.shape[1] == self.dims + 1:
+            return self.matrix
+        last = torch.zeros_like(self.matrix[:, :1])
+        last[..., -1] = 1
+        return torch.cat([self.matrix, last], dim=1)
+
+
+class MatrixTransform(Transform):
+    """A family that is a matrix: a subclass gives ``matrix(theta)``."""
+
+    def __init__(self, dims: int = 2) -> None:
+        super().__init__()
+        if dims not in (2, 3):
+            raise ValueError(f"dims: wanted 2 or 3, got {dims!r}")
+        self.dims = dims
+
+    def extra_repr(self) -> str:
+        return f"dims={self.dims}"
+
+    @abstractmethod
+    def matrix(self, theta: Tensor) -> Tensor:
+        """theta (N, *theta_shape) -> (N, d, d + 1) or (N, d + 1, d + 1)."""
+        raise NotImplementedError(f"{type(self).__name__}.matrix")
+
+    def map(self, theta: Tensor) -> MatrixMap:
+        return MatrixMap(self.matrix(theta))
+
+    def displacement(self, theta: Tensor, xy: Tensor) -> Tensor:
+        return self.map(theta).displacement(xy)
+
+    def lower(self, theta: Tensor, size: Sequence[int], *, align_corners: bool = False) -> lowered.Lowered:
+        return self.map(theta).lower(size, align_corners=align_corners)
+
+
+def _eye(theta: Tensor, dims: int) -> Tensor:
+    """The identity matrix (N, d, d + 1) for a batch of thetas."""
+    return torch.eye(dims, dims + 1, dtype=theta.dtype, device=theta.device).expand(theta.shape[0], -1, -1)
+
+
+class Translation(MatrixTransform):
+    """[x_s; y_s] = [x_t + t_x; y_t + t_y]: theta (N, d), normalised; the identity is 0.
+
+    Example:
+        >>> Translation()(torch.tensor([[0.5, 0.0]])).sources(torch.zeros(1, 1, 2)).tolist()
+        [[[0.5, 0.0]]]
+    """
+
+    def __init__(self, dims: int = 2) -> None:
+        super().__init__(dims)
+        self.theta_shape = (dims,)
+
+    def identity(self) -> Tensor:
+        return torch.zeros(self.dims)
+
+    def matrix(self, theta: Tensor) -> Tensor:
+        return torch.cat([_eye(theta, self.dims)[..., :-1], theta[..., None]], dim=-1)
+
+
+class Attention(MatrixTransform):
+    """The paper's attention, [[s, 0, t_x], [0, s, t_y]]: theta (N, 1 + d) = (s, t_x, t_y[, t_z]); s < 1 zooms in.
+
+    Source: Jaderberg et al. 2015, section 3.2. Identity: (1, 0, 0[, 0]).
+
+    Example:
+        >>> Attention()(torch.tensor([[0.5, 0.25, 0.0]])).sources(torch.ones(1, 1, 2)).tolist()
+        [[[0.75, 0.5]]]
+    """
+
+    def __init__(self, dims: int = 2) -> None:
+        super().__init__(dims)
+        self.theta_shape = (1 + dims,)
+
+    def identity(self) -> Tensor:
+        return torch.tensor([1.0] + [0.0] * self.dims)
+
+    def matrix(self, theta: Tensor) -> Tensor:
+        linear = theta[:, :1, None] * _eye(theta, self.dims)[..., :-1]
+        return torch.cat([linear, theta[:, 1:, None]], dim=-1)
+
+
+class Affine(MatrixTransform):
+    """[x_s; y_s] = theta [x_t; y_t; 1]: theta (N, 6) or (N, 2, 3) in 2-D, (N, 12) or (N, 3, 4) in 3-D, as F.affine_grid.
+
+    Source: Jaderberg et al. 2015, equation 1. A determinant below 1 of the linear part zooms in.
+
+    Example:
+        >>> theta = torch.tensor([[[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]]])  # reads a quarter turn
+        >>> Affine()(theta).sources(torch.tensor([[[1.0, 0.0]]])).tolist()
+        [[[0.0, 1.0]]]
+    """
+
+    def __init__(self, dims: int = 2) -> None:
+        super().__init__(dims)
+        self.theta_shape = (dims, dims + 1)
+
+    def identity(self) -> Tensor:
+        return torch.eye(self.dims, self.dims + 1)
+
+    def matrix(self, theta: Tensor) -> Tensor:
+        return theta

@@ -1,0 +1,90 @@
+"""warp(image, map, size): theta -> Map -> lowered form -> image, in one call.
+
+The file is not called warp.py: the package would then have a module and a function of one name, and importing the first would hide
+the second.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from torch_stn import _checks, lowered
+from torch_stn.coordinates import base_axis, base_pixel_axis, half_extents
+from torch_stn.sampling.interpolation import Interpolation
+from torch_stn.sampling.sample import read, sampling_dtype
+from torch_stn.transforms.maps import Map
+
+
+def warp(
+    image: Tensor,  # (N, C, H, W) or (N, C, D, H, W)
+    map: Map,
+    size: Sequence[int] | None = None,  # (h, w) or (d, h, w)
+    *,
+    mode: str | Interpolation = "bilinear",
+    padding_mode: str = "zeros",
+    fill: float = 0.0,
+    align_corners: bool = False,
+    antialias: bool = False,
+    return_mask: bool = False,
+    deterministic: bool = True,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Warp the image by a map: V(xy) = U(T_theta(xy)) at every pixel centre xy of an output of ``size``.
+
+    Convention: theta maps output points to input points, in [-1, 1] (torch_stn.coordinates). Coordinates are the base pixel
+    plus a displacement that is exactly zero at the identity. A batch of one, image or map, serves any batch.
+
+    Args:
+        map: what ``Affine()(theta)`` and its kin return, an inverse, a composition.
+        size: of the output; None takes the image's.
+        align_corners: whether -1 and 1 are pixel edges (False) or the centres of the border pixels (True).
+        antialias: not available yet, must be False.
+        The others as :func:`torch_stn.sample`.
+    Returns: (N, C, *size) in the image's dtype; with ``return_mask`` also the mask (N, 1, *size).
+    Gradients: to image and theta (and what else the map was made from). A homography point behind the camera has none.
+    Raises: TypeError / ValueError naming the argument, what came and what was wanted.
+    Source: Jaderberg et al. 2015, section 3.
+
+    Example:
+        >>> from torch_stn import Affine
+        >>> image = torch.arange(4.0).reshape(1, 1, 2, 2)
+        >>> flip = torch.tensor([[[-1.0, 0, 0], [0, 1, 0]]])
+        >>> warp(image, Affine()(flip)).tolist()
+        [[[[1.0, 0.0], [3.0, 2.0]]]]
+    """
+    dims = _checks.image(image)
+    if not isinstance(map, Map):
+        raise TypeError(f"map: wanted a Map, as a transform returns for theta, got {type(map).__name__}")
+    if map.dims != dims:
+        raise ValueError(f"map: wanted a {dims}-D map for image {_checks.describe(image)}, got a {map.dims}-D one")
+    if antialias:
+        raise ValueError("antialias: not available yet, wanted False")
+    _checks.broadcast_batch("image", image.shape[0], "map", map.batch)
+    size = _checks.size(size, dims, image.shape[2:])
+    form = map.lower(size, align_corners=align_corners)
+    in_size = tuple(image.shape[2:])
+
+    def points(units: str) -> Tensor:
+        """Where the form reads, in the units that the backend prefers."""
+        dtype, device = sampling_dtype(image), image.device
+        if units == "pixel":
+            pairs = zip(size, in_size, strict=True)
+            base = [base_pixel_axis(*pair, align_corners=align_corners, dtype=dtype, device=device) for pair in pairs]
+            scale = half_extents(in_size, align_corners)
+        else:
+            base = [base_axis(n, align_corners=align_corners, dtype=dtype, device=device) for n in size]
+            scale = [1.0] * dims
+        return lowered.points(form, size, base[::-1], scale, align_corners=align_corners)
+
+    return read(
+        image,
+        points,
+        "pixel",
+        mode=mode,
+        padding_mode=padding_mode,
+        fill=fill,
+        align_corners=align_corners,
+        return_mask=return_mask,
+        deterministic=deterministic,
+        backend=backend,
+    )
