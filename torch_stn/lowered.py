@@ -100,7 +100,8 @@ def _affine_points(
         # Axis j (x, y, z) varies along dimension d - j of (N, [d,] h, w).
         terms = [slopes[j].reshape(len(delta), *[size[k] if k == d - 1 - j else 1 for k in range(d)]) for j in range(d)]
         coordinates.append(sum(terms[1:], terms[0]))
-    return torch.stack(torch.broadcast_tensors(*coordinates), dim=-1)
+    # Planar in memory, (N, d, *size): samplers read it as fast, and interleaving would be one more pass over all points.
+    return torch.stack(torch.broadcast_tensors(*coordinates), dim=1).movedim(1, -1)
 
 
 def _displacement(form: Lowered, size: Sequence[int], like: Tensor, align_corners: bool) -> Tensor:

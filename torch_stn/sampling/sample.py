@@ -1,5 +1,6 @@
 """sample(image, points): the differentiable sampler (paper 3.3)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
@@ -144,10 +145,11 @@ def _read(image: Tensor, points: Tensor, interpolation: Interpolation, problem: 
         nothing = image.flatten()[:0].sum() + points.flatten()[:0].sum()
         return nothing.expand(0 if 0 in (n, m) else max(n, m), image.shape[1], points.shape[1])
     outside = None
-    if problem.padding != "zeros" or problem.fill != 0.0:
-        outside = ~torch.isfinite(points).all(dim=-1)
-    # Far outside: under zero padding that alone gives the value 0 and the gradient 0.
-    points = points.nan_to_num(nan=FAR, posinf=FAR, neginf=-FAR)
+    if not _surely_finite(points):
+        if problem.padding != "zeros" or problem.fill != 0.0:
+            outside = ~torch.isfinite(points).all(dim=-1)
+        # Far outside: under zero padding that alone gives the value 0 and the gradient 0.
+        points = points.nan_to_num(nan=FAR, posinf=FAR, neginf=-FAR)
     # A shared image, or shared points, take the other side's batch into their own axis: no copy of either.
     if n == m:
         values = backend.sample(image, points, interpolation, problem)
@@ -157,3 +159,16 @@ def _read(image: Tensor, points: Tensor, interpolation: Interpolation, problem: 
     else:
         values = backend.sample(image.flatten(0, 1)[None], points, interpolation, problem)[0].unflatten(0, image.shape[:2])
     return values if outside is None else torch.where(outside[:, None], values.new_full((), problem.fill), values)
+
+
+def _surely_finite(points: Tensor) -> bool:
+    """Whether a look at the values is cheap and shows that no point is NaN or infinite: saves two passes on a CPU.
+
+    A GPU would have to be waited for, and a compiled graph or a vmap has no values to look at.
+    """
+    if torch.compiler.is_compiling() or points.device.type != "cpu":
+        return False
+    try:
+        return math.isfinite(points.detach().sum().item())
+    except RuntimeError:
+        return False

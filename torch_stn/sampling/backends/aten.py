@@ -16,7 +16,7 @@ def why_not(problem: Problem) -> str | None:
     if problem.interpolation == "custom":
         return "F.grid_sample knows only nearest, bilinear and bicubic"
     if problem.dims == 3 and problem.interpolation == "bicubic":
-        return "F.grid_sample has no tricubic before torch 2.15"
+        return "F.grid_sample has no tricubic in the torch versions this is tested with"
     if problem.fill != 0.0:
         return "F.grid_sample pads with 0 only, fill must be 0"
     if problem.device == "cuda" and problem.image_grad and problem.deterministic:

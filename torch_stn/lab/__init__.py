@@ -1,0 +1,1 @@
+"""The lab: the `stn` command. Train, evaluate, report. Nothing outside this folder imports it."""

@@ -1,0 +1,165 @@
+"""The `stn` command. Heavy imports happen inside commands only, so that `stn --help` answers at once."""
+
+import errno
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from torch_stn._version import __version__
+from torch_stn.lab.errors import UserError
+
+app = typer.Typer(
+    name="stn",
+    help="Spatial transformer networks: train, evaluate, report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+RUNS = Path("runs")
+FOREIGN = 1  # exit codes: a fault of the machine
+MISTAKE = 2  # a fault of the call
+INTERRUPTED = 130
+
+
+def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """A user's mistake is one line on stderr and an exit code, never a traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except UserError as error:
+            _fail(str(error), MISTAKE)
+        except KeyboardInterrupt:
+            _fail("interrupted", INTERRUPTED)
+        except BrokenPipeError:
+            sys.stderr.close()
+            raise typer.Exit(FOREIGN) from None
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            hint = "; nothing written so far is lost" if error.errno == errno.ENOSPC else ""
+            _fail(f"{where}{error.strerror or error}{hint}", FOREIGN)
+        except Exception as error:
+            # safetensors reports a full disk in an exception of its own.
+            if type(error).__name__ != "SafetensorError":
+                raise
+            _fail(str(error).splitlines()[0], FOREIGN)
+
+    return wrapped
+
+
+def _fail(line: str, code: int) -> None:
+    typer.echo(f"stn: {line}", err=True)
+    raise typer.Exit(code)
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    """Spatial transformer networks: train, evaluate, report."""
+    if show:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+@one_line_errors
+def train(
+    name: Annotated[str | None, typer.Argument(help="An experiment: table1, tutorial, demo.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Replace fields of its config.")] = None,
+    run: Annotated[Path | None, typer.Option(help="The run folder; default runs/NAME-...")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run of this folder, to its end.")] = None,
+) -> None:
+    """Train an experiment and evaluate it: stn train table1 model=st-fcn data=r seed=1"""
+    if resume is not None and (name or overrides or run):
+        raise UserError("--resume RUN goes on with the run's own config: wanted no NAME, KEY=VALUE or --run beside it")
+    if resume is None and name is None:
+        from torch_stn.lab import experiments
+
+        raise UserError(f"NAME: wanted one of {', '.join(experiments.names())}, or --resume RUN")
+    from torch_stn.lab.console import out
+    from torch_stn.lab.session import free_folder, run_name, start, train_and_evaluate
+    from torch_stn.lab.table import results_table
+    from torch_stn.lab.train import Interrupted
+
+    if resume is not None:
+        from torch_stn.lab.run_folder import RunFolder
+
+        folder = RunFolder.open(resume)
+    else:
+        from torch_stn.lab import experiments
+        from torch_stn.lab.config import override
+
+        assert name is not None
+        config = override(experiments.config(name), overrides or [])
+        folder = start(config, run if run is not None else free_folder(RUNS, run_name(config)))
+    try:
+        record = train_and_evaluate(folder)
+    except Interrupted as stopped:
+        _fail(f"stopped at step {stopped.step}; go on with: stn train --resume {folder.path}", INTERRUPTED)
+    out.print(results_table([record]))
+    typer.echo(f"run: {folder.path}")
+
+
+@app.command()
+@one_line_errors
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    accelerator: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Evaluate the last checkpoint of runs: error over fixed distortions of the test set, residual pose, variance."""
+    from torch_stn.lab.console import out
+    from torch_stn.lab.evaluate import evaluate as measure
+    from torch_stn.lab.run_folder import RunFolder
+    from torch_stn.lab.table import results_table
+
+    out.print(results_table([measure(RunFolder.open(run), accelerator) for run in runs]))
+
+
+@app.command()
+@one_line_errors
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+) -> None:
+    """Make one self-contained HTML file of runs: table, curves, and pictures of where the transformers look."""
+    from torch_stn.lab.report.page import build_report
+
+    typer.echo(f"report: {build_report(runs, out)}")
+
+
+@app.command()
+@one_line_errors
+def demo(
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="For every run of it.")] = None,
+    run: Annotated[Path, typer.Option(help="The folder of the demo; an earlier demo in it is replaced.")] = RUNS / "demo",
+) -> None:
+    """A few minutes: FCN, ST-FCN and ST-CNN on distorted digits, a table, a page of pictures."""
+    from torch_stn.lab.console import out
+    from torch_stn.lab.demo import make_demo
+    from torch_stn.lab.table import results_table
+    from torch_stn.lab.train import Interrupted
+
+    try:
+        records, page, animation = make_demo(run, overrides or [])
+    except Interrupted as stopped:
+        _fail(f"stopped at step {stopped.step}; stn demo starts afresh", INTERRUPTED)
+    out.print(results_table(records))
+    typer.echo(f"animation: {animation}\nreport: {page}")
+
+
+@app.command()
+@one_line_errors
+def doctor() -> None:
+    """Versions, devices, which backend serves what and why not, which data sets are at hand."""
+    from torch_stn.lab.doctor import examine
+
+    examine()
+
+
+def main() -> None:
+    """The entry point of the command."""
+    app()

@@ -1,0 +1,142 @@
+"""Config: everything that defines a run, as one frozen dataclass, and `key=value` overrides of it. No flag per field."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch_stn.lab.errors import UserError
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. An experiment is a Config; `stn train NAME key=value ...` replaces fields of it."""
+
+    experiment: str = ""
+    # What is learned from.
+    digits: str = "auto"  # auto | mnist | embedded
+    data: str = "rts"  # plain | r | rts | p | e | tc
+    # The network.
+    model: str = "st-cnn"  # fcn | cnn | bn-cnn | st-fcn | st-cnn | tutorial
+    transform: str = "affine"  # of models with a transformer: a name of TRANSFORMS
+    width: int = 0  # units of FCN layers, filters of CNNs; 0 takes the paper's largest within its budget
+    # How long: the run ends at the first of these that is reached; 0 = no such limit.
+    steps: int = 20_000
+    epochs: float = 0.0
+    seconds: float = 0.0
+    # How.
+    batch_size: int = 256
+    optimizer: str = "adamw"  # adamw | sgd
+    learning_rate: float = 1e-3
+    localization_rate: float = 1.0  # the localisation net's learning rate, in units of learning_rate
+    weight_decay: float = 1e-4
+    momentum: float = 0.9  # of sgd
+    schedule: str = "cosine"  # cosine (to 0) | steps (divided by 10 at each third)
+    warmup: float = 0.02  # share of the run
+    label_smoothing: float = 0.0
+    clip: float = 0.0  # largest norm of the gradient; 0 = no limit
+    seed: int = 0
+    # What is written.
+    log_every: int = 50  # steps
+    checkpoint_every: int = 500  # steps
+    evaluations: int = 12  # moments at which a test error and a snapshot are taken, closer together at the start
+    test_distortions: int = 10  # fixed distortions of the whole test set at the end
+    tensorboard: bool = True
+    # Where: handed to Lightning Fabric.
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    precision: str = "32-true"
+    threads: int = 0  # CPU threads; 0 = PyTorch's choice
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "digits": ("auto", "mnist", "embedded"),
+    "data": ("plain", "r", "rts", "p", "e", "tc"),
+    "model": ("fcn", "cnn", "bn-cnn", "st-fcn", "st-cnn", "tutorial"),
+    "optimizer": ("adamw", "sgd"),
+    "schedule": ("cosine", "steps"),
+}
+_AT_LEAST: dict[str, float] = {
+    **dict.fromkeys(("batch_size", "log_every", "checkpoint_every", "devices", "nodes"), 1),
+    **dict.fromkeys(("steps", "epochs", "seconds", "width", "seed", "threads", "clip", "weight_decay"), 0),
+    **dict.fromkeys(("evaluations", "warmup", "label_smoothing", "momentum", "localization_rate", "learning_rate"), 0),
+    "test_distortions": 1,
+}
+
+
+def override(config: Config, words: Iterable[str]) -> Config:
+    """The config with `key=value` words applied.
+
+    Raises: UserError naming the nearest key for an unknown one, or the wanted type or choices for a wrong value.
+
+    >>> override(Config(), ["seed=3", "data=r"]).data
+    'r'
+    """
+    changes: dict[str, Any] = {}
+    for word in words:
+        key, separator, text = word.partition("=")
+        if not separator:
+            raise UserError(f"{word!r}: wanted key=value")
+        changes[key] = _parse(_known(key), text)
+    return check(dataclasses.replace(config, **changes))
+
+
+def from_record(record: Mapping[str, Any]) -> Config:
+    """The config of a run folder's record, whose other keys are ignored; unknown keys are an error."""
+    values = {_known(key): value for key, value in record.items() if key != "format"}
+    for key, value in values.items():
+        wanted = _type(key)
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            values[key] = float(value)
+        elif type(value) is not wanted:
+            raise UserError(f"{key}: wanted {wanted.__name__}, got {value!r}")
+    return check(Config(**values))
+
+
+def check(config: Config) -> Config:
+    """The config itself, or a UserError that names the field."""
+    for key, allowed in CHOICES.items():
+        value = getattr(config, key)
+        if value not in allowed:
+            nearest = difflib.get_close_matches(value, allowed, 1)
+            hint = f"; nearest: {nearest[0]}" if nearest else ""
+            raise UserError(f"{key}: wanted one of {', '.join(allowed)}, got {value!r}{hint}")
+    for key, least in _AT_LEAST.items():
+        value = getattr(config, key)
+        if not (math.isfinite(value) and value >= least):
+            raise UserError(f"{key}: wanted a number of at least {least:g}, got {value}")
+    if not (config.steps or config.epochs or config.seconds):
+        raise UserError("steps, epochs, seconds: all are 0, so the run would never end")
+    return config
+
+
+def _known(key: str) -> str:
+    names = [field.name for field in dataclasses.fields(Config)]
+    if key in names:
+        return key
+    nearest = difflib.get_close_matches(key, names, 1, cutoff=0.4)
+    hint = f"; nearest: {nearest[0]}" if nearest else f"; known: {', '.join(names)}"
+    raise UserError(f"{key}: no such key{hint}")
+
+
+def _type(key: str) -> type:
+    return type(getattr(Config(), key))
+
+
+def _parse(key: str, text: str) -> Any:
+    """The text of a value as its field's type."""
+    wanted = _type(key)
+    if wanted is bool:
+        if text.lower() in ("true", "1", "yes"):
+            return True
+        if text.lower() in ("false", "0", "no"):
+            return False
+        raise UserError(f"{key}: wanted true or false, got {text!r}")
+    try:
+        return wanted(text)
+    except ValueError:
+        kind = {"int": "a whole number", "float": "a number"}[wanted.__name__]
+        raise UserError(f"{key}: wanted {kind}, got {text!r}") from None

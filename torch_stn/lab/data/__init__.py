@@ -1,0 +1,1 @@
+"""Digits, random numbers and distortions."""

@@ -1,0 +1,32 @@
+"""A classifier behind a spatial transformer."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torch_stn.nn import SpatialTransformer
+from torch_stn.transforms.maps import Map
+
+
+class Aligned(nn.Module):
+    """Transformer on the input image, then ``pool`` x average pooling, then the classifier: (N, 1, H, W) -> (N, 10).
+
+    Pooling comes after the transformer where the set is drawn on a larger canvas (PAPER A.4: RTS and TC): bilinear reading that
+    shrinks would alias.
+    """
+
+    def __init__(self, transformer: SpatialTransformer, classifier: nn.Module, *, pool: int = 1) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.classifier = classifier
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classify(self.transformer(x))
+
+    def classify(self, aligned: Tensor) -> Tensor:
+        """Class scores of what the transformer wrote."""
+        return self.classifier(F.avg_pool2d(aligned, self.pool) if self.pool > 1 else aligned)
+
+    def map(self, x: Tensor) -> Map:
+        """Where the transformer reads in each image."""
+        return self.transformer.transform(self.transformer.theta(x))

@@ -1,0 +1,184 @@
+"""A run folder on disk: config, metrics, environment, checkpoints, snapshots. Nothing half-written is ever left as whole."""
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from torch_stn._version import __version__
+from torch_stn.lab.config import Config, from_record
+from torch_stn.lab.errors import UserError
+
+FORMAT = 1  # of the folder; another number is another layout
+KEPT = 2  # checkpoints
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, path: Path | str, config: Config, environment: Mapping[str, Any]) -> "RunFolder":
+        """A new run; refuses a folder that holds one already."""
+        folder = cls(path)
+        if (folder.path / "config.json").exists():
+            raise UserError(f"{path}: holds a run already; go on with --resume {path}, or choose another --run")
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.write_json("environment.json", environment)
+        folder.write_json("config.json", {"format": FORMAT, **asdict(config)})
+        return folder
+
+    @classmethod
+    def open(cls, path: Path | str) -> "RunFolder":
+        """A run that exists, of this format."""
+        folder = cls(path)
+        record = folder.read_json("config.json", missing="no run here: it has no config.json")
+        if record.get("format") != FORMAT:
+            raise UserError(f"{path}: wanted a run folder of format {FORMAT}, got format {record.get('format')!r}")
+        return folder
+
+    def config(self) -> Config:
+        """The run's config."""
+        try:
+            return from_record(self.read_json("config.json", missing="no run here: it has no config.json"))
+        except UserError as error:
+            raise UserError(f"{self.path / 'config.json'}: {error}") from None
+
+    def read_json(self, name: str, *, missing: str) -> dict[str, Any]:
+        """A JSON object of the folder; ``missing`` says what its absence means."""
+        path = self.path / name
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{self.path}: {missing}") from None
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            raise UserError(f"{path}: wanted a JSON object, the file is damaged") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{path}: wanted a JSON object, got {type(record).__name__}")
+        return record
+
+    def write_json(self, name: str, record: Mapping[str, Any]) -> None:
+        """Write a JSON object at once or not at all."""
+        temporary = self.path / f".{name}.tmp"
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, self.path / name)
+
+    def write_arrays(self, name: str, arrays: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
+        """Write tensors as safetensors, at once or not at all."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        plain = {key: value.detach().cpu().contiguous() for key, value in arrays.items()}
+        safetensors.torch.save_file(plain, temporary, {key: str(value) for key, value in (metadata or {}).items()})
+        os.replace(temporary, path)
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """One more line of metrics.jsonl."""
+        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All whole lines of metrics.jsonl; a last line cut by a kill is dropped."""
+        path = self.path / "metrics.jsonl"
+        rows = []
+        if path.exists():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(json.JSONDecodeError):
+                    rows.append(json.loads(line))
+        return rows
+
+    def forget_after(self, step: int) -> None:
+        """Drop metrics and snapshots of steps that a resumed run will take again."""
+        rows = [row for row in self.metrics() if row.get("step", 0) <= step]
+        temporary = self.path / ".metrics.jsonl.tmp"
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        os.replace(temporary, self.path / "metrics.jsonl")
+        for snapshot in (self.path / "snapshots").glob("step-*.safetensors"):
+            if int(snapshot.stem.removeprefix("step-")) > step:
+                snapshot.unlink()
+
+    def save_checkpoint(self, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
+        """Weights as safetensors, the rest for torch.load(weights_only=True), in a folder that appears whole; keeps the last two."""
+        checkpoints = self.path / "checkpoints"
+        final = checkpoints / f"step-{step:08d}"
+        temporary = checkpoints / f".{final.name}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        plain = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
+        safetensors.torch.save_file(plain, temporary / "model.safetensors")
+        torch.save({"step": step, **state}, temporary / "state.pt")
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(temporary, final)
+        for old in self.checkpoints()[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+        return final
+
+    def checkpoints(self) -> list[Path]:
+        """Whole checkpoints, oldest first."""
+        return sorted((self.path / "checkpoints").glob("step-*"))
+
+    def load_weights(self) -> dict[str, Tensor]:
+        """The weights of the last checkpoint."""
+        if not self.checkpoints():
+            raise UserError(f"{self.path}: no checkpoint yet")
+        path = self.checkpoints()[-1] / "model.safetensors"
+        try:
+            return safetensors.torch.load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path}: cannot be read as safetensors: {_line(error)}") from None
+
+    def load_state(self) -> dict[str, Any]:
+        """Step, optimiser and the rest of the last checkpoint; tensors and plain values only, no pickled objects."""
+        path = self.checkpoints()[-1] / "state.pt"
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise UserError(f"{path}: cannot be read as a training state: {_line(error)}") from None
+        if not isinstance(state, dict) or "step" not in state:
+            raise UserError(f"{path}: wanted a training state, got {type(state).__name__}")
+        return state
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Where and with what a run was made."""
+    return {
+        "torch_stn": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source tree this package runs from, if it runs from one."""
+    try:
+        where = Path(__file__).resolve().parents[2]
+        if not (where / ".git").exists():
+            return None
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=where, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _line(error: Exception) -> str:
+    """The first line of an exception's text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

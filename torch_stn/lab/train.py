@@ -1,0 +1,203 @@
+"""The training loop. Every random number of a step is a function of (seed, step, sample), so resuming needs no generator state."""
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from torch_stn.lab import models
+from torch_stn.lab.config import Config
+from torch_stn.lab.data.digits import Digits
+from torch_stn.lab.data.sets import Batch, DigitSet
+from torch_stn.lab.errors import UserError
+from torch_stn.lab.evaluate import quick_error, snapshot
+from torch_stn.lab.models.aligned import Aligned
+from torch_stn.lab.models.dropout import has_dropout, set_samples
+from torch_stn.lab.recorder import Recorder, Watch
+from torch_stn.lab.run_folder import RunFolder
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM: the run was saved at ``step`` and can be resumed."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped at step {step}")
+        self.step = step
+
+
+def train_step(fabric: Fabric, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, config: Config) -> Tensor:
+    """One step: loss, gradients, update. Returns the loss, detached, on the device."""
+    optimizer.zero_grad(set_to_none=True)
+    loss = F.cross_entropy(model(batch.images), batch.labels, label_smoothing=config.label_smoothing)
+    fabric.backward(loss)
+    if config.clip:
+        fabric.clip_gradients(model, optimizer, max_norm=config.clip, error_if_nonfinite=False)
+    optimizer.step()
+    return loss.detach()
+
+
+def train(folder: RunFolder, digits: Digits, watch: Watch = lambda row: None) -> None:
+    """Train the run of a folder from its last checkpoint, or from the start, to its end.
+
+    Raises: UserError where the loss is no longer finite (the last good checkpoint stays); Interrupted after Ctrl-C.
+    """
+    config = folder.config()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    fabric = launch(config)
+    if config.batch_size % fabric.world_size:
+        raise UserError(f"batch_size: wanted a multiple of the {fabric.world_size} processes, got {config.batch_size}")
+    data = DigitSet(digits, config.data, config.seed, fabric.device)
+    raw = models.build(config)
+    model, optimizer = fabric.setup(raw, make_optimizer(raw, config))
+    limit = step_limit(config, len(data.train[0]))
+
+    step, elapsed, moment = 0, 0.0, 0
+    if folder.checkpoints():
+        raw.load_state_dict(folder.load_weights())
+        state = folder.load_state()
+        optimizer.load_state_dict(state["optimizer"])
+        step, elapsed, moment = state["step"], state["elapsed"], state["moment"]
+    if fabric.is_global_zero:
+        folder.forget_after(step)
+    recorder = Recorder(folder, watch, tensorboard=config.tensorboard and fabric.is_global_zero, first_step=step)
+
+    def save() -> None:
+        if fabric.is_global_zero:
+            state = {"elapsed": elapsed, "moment": moment, "optimizer": optimizer.state_dict()}
+            folder.save_checkpoint(step, raw.state_dict(), state)
+
+    moments = evaluation_moments(config.evaluations)
+    losses: list[Tensor] = []
+    keyed, logged = has_dropout(raw), (step, elapsed)
+    with stop_signals() as stopped:
+        while True:
+            done = progress(config, limit, step, elapsed)
+            if losses and (step % config.log_every == 0 or done >= 1 or stopped):
+                check_finite(losses, step, folder)
+                rate = (step - logged[0]) * config.batch_size / max(elapsed - logged[1], 1e-9)
+                row = {"loss": float(torch.stack(losses).mean()), "learning_rate": config.learning_rate * shape(config, done)}
+                if fabric.is_global_zero:
+                    recorder.row({"step": step, "seconds": round(elapsed, 3), **row, "images_per_second": round(rate)})
+                losses, logged = [], (step, elapsed)
+            if moment < len(moments) and done >= moments[moment]:
+                while moment < len(moments) and done >= moments[moment]:
+                    moment += 1
+                if fabric.is_global_zero:
+                    _look(recorder, raw, data, step, elapsed)
+            if done >= 1 or stopped or (step and step % config.checkpoint_every == 0):
+                check_finite(losses, step, folder)
+                save()
+            if done >= 1 or stopped:
+                break
+            began = time.perf_counter()
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * group["scale"] * shape(config, done)
+            batch = data.training_batch(step, config.batch_size, fabric.global_rank, fabric.world_size)
+            if keyed:
+                set_samples(raw, config.seed, batch.samples)
+            losses.append(train_step(fabric, model, optimizer, batch, config))
+            step += 1
+            elapsed += time.perf_counter() - began
+    recorder.close()
+    if stopped and progress(config, limit, step, elapsed) < 1:
+        raise Interrupted(step)
+
+
+def launch(config: Config) -> Fabric:
+    """Fabric, launched: device, precision and processes."""
+    try:
+        fabric = Fabric(
+            accelerator=config.accelerator, devices=config.devices, num_nodes=config.nodes, precision=config.precision
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"accelerator, devices or precision: {str(error).splitlines()[0]}") from None
+    fabric.launch()
+    return fabric
+
+
+def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
+    """Groups by learning rate and weight decay. Biases and the regression head do not decay: theta would be pulled off the identity."""
+    localization = set(model.transformer.parameters()) if isinstance(model, Aligned) else set()
+    head = set(model.transformer.head.parameters()) if isinstance(model, Aligned) else set()
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        scale = config.localization_rate if parameter in localization else 1.0
+        decay = config.weight_decay if parameter.dim() > 1 and parameter not in head else 0.0
+        groups.setdefault((scale, decay), []).append(parameter)
+    rows = [{"params": params, "scale": scale, "weight_decay": decay} for (scale, decay), params in groups.items()]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(rows, lr=config.learning_rate, momentum=config.momentum)
+    return torch.optim.AdamW(rows, lr=config.learning_rate, fused=True)
+
+
+def step_limit(config: Config, images: int) -> float:
+    """The last step by `steps` or `epochs`, whichever comes first; infinite where only seconds count."""
+    limits = [config.steps or math.inf, math.ceil(config.epochs * images / config.batch_size) or math.inf]
+    return min(limits)
+
+
+def progress(config: Config, limit: float, step: int, elapsed: float) -> float:
+    """How much of the run is done, 0 to 1: by steps or by seconds, whichever is further."""
+    by_time = elapsed / config.seconds if config.seconds else 0.0
+    return min(1.0, max(step / limit, by_time))
+
+
+def shape(config: Config, done: float) -> float:
+    """The learning rate at a moment of the run, as a share of its peak."""
+    if done < config.warmup:
+        # From a hundredth, not from 0: the first step should move.
+        return max(0.01, done / config.warmup)
+    if config.schedule == "steps":
+        return 0.1 ** min(2, int(3 * done))
+    return 0.5 * (1 + math.cos(math.pi * (done - config.warmup) / (1 - config.warmup)))
+
+
+def evaluation_moments(count: int) -> list[float]:
+    """Shares of the run at which to look, closer together at the start, where the alignment is learned."""
+    return [(i / max(count - 1, 1)) ** 2 for i in range(count)]
+
+
+def check_finite(losses: list[Tensor], step: int, folder: RunFolder) -> None:
+    """Stop at a loss that is not finite; nothing after it is saved."""
+    bad = [i for i, loss in enumerate(losses) if not bool(torch.isfinite(loss))]
+    if bad:
+        kept = folder.checkpoints()
+        where = f"; the last good checkpoint is {kept[-1]}" if kept else ""
+        raise UserError(f"loss: not finite at step {step - len(losses) + bad[0] + 1}{where}; a lower learning_rate may help")
+
+
+def _look(recorder: Recorder, model: nn.Module, data: DigitSet, step: int, elapsed: float) -> None:
+    """A point of the error curve and, with a transformer, a snapshot."""
+    recorder.row({"step": step, "seconds": round(elapsed, 3), "test_error": quick_error(model, data)})
+    if isinstance(model, Aligned):
+        recorder.snapshot(step, elapsed, snapshot(model, data))
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM in a list, so that the loop ends between two steps; a second Ctrl-C is immediate."""
+    received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        received.append(number)
+        signal.signal(number, before[number])
+
+    before: dict[int, Any] = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            before[number] = signal.signal(number, note)
+        except ValueError:  # not the main thread: the caller's signals stay as they are
+            break
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
