@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from torch_stn.nn.stn import SpatialTransformer as SpatialTransformer
     from torch_stn.sampling.interpolation import Interpolation as Interpolation
     from torch_stn.sampling.sample import sample as sample
-    from torch_stn.transforms.maps import Map as Map
     from torch_stn.transforms.base import Transform as Transform
     from torch_stn.transforms.basis import Basis as Basis
+    from torch_stn.transforms.maps import Map as Map
     from torch_stn.transforms.matrix import Affine as Affine
     from torch_stn.transforms.matrix import Attention as Attention
     from torch_stn.transforms.matrix import Translation as Translation
@@ -50,7 +50,7 @@ _HOMES = {
     "warp": "torch_stn.warping",
 }
 
-__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """``F.grid_sample`` and ``F.affine_grid`` over our samplers: change one import.
 
-    from torch_stn.compat import affine_grid, grid_sample
+from torch_stn.compat import affine_grid, grid_sample
 """
 
 import warnings
@@ -27,7 +27,9 @@ def grid_sample(
         >>> grid_sample(image, affine_grid(torch.eye(2, 3)[None], [1, 1, 4, 4], False), align_corners=False).shape
         torch.Size([1, 1, 4, 4])
     """
-    values = sample(input, grid, mode=mode, padding_mode=padding_mode, align_corners=_corners("grid_sample", align_corners))
+    values = sample(
+        input, grid, mode=mode, padding_mode=padding_mode, align_corners=_corners("grid_sample", align_corners)
+    )
     assert isinstance(values, Tensor)
     return values
 

@@ -1,11 +1,12 @@
 """The coordinate convention: its one home.
 
-A point is (x, y) in 2-D and (x, y, z) in 3-D, always in the last axis: x runs along the width W, y along the height H, z along the
-depth D. An image size is written the other way round, (H, W) or (D, H, W), as its tensor axes stand.
+A point is (x, y) in 2-D and (x, y, z) in 3-D, always in the last axis: x runs along the width W, y along the height H,
+z along the depth D. An image size is written the other way round, (H, W) or (D, H, W), as its tensor axes stand.
 
 Units:
     pixel         pixel centres are the integers: 0 is the centre of the first pixel, n - 1 of the last one.
-    normalized    [-1, 1] over an axis. align_corners=False (default): -1 and 1 are the *outer edges* of the first and last pixel;
+    normalized    [-1, 1] over an axis. align_corners=False (default): -1 and 1 are the *outer edges* of the first and
+    last pixel;
                   align_corners=True: they are the *centres* of the first and last pixel.
     displacement  pixels of the image, counted from where the identity would read.
 
@@ -67,8 +68,8 @@ def base_pixel_axis(
 ) -> Tensor:
     """Where the identity reads along one axis, in pixels of an input of ``n_in``: (n_out,).
 
-    For ``n_out == n_in`` these are exactly the integers, which is why maps add displacements to them: through normalised float32
-    coordinates the identity would be off by up to 1.2e-4 pixel at 4,097 pixels.
+    For ``n_out == n_in`` these are exactly the integers, which is why maps add displacements to them: in normalised
+    float32 coordinates the identity would be off by up to 1.2e-4 pixel at 4,097 pixels.
 
     >>> base_pixel_axis(3, 3).tolist()
     [0.0, 1.0, 2.0]

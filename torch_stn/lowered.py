@@ -1,9 +1,8 @@
 """The closed set of forms that kernels know: what every Map can be lowered to for a given output size.
 
-All three say where to read in the image for an output of some size, in *normalised displacement* form: output point xy reads at
-xy + displacement(xy). Fused kernels match on these records and on nothing else, so a family they have never heard of still gets the
-fused path.
-"""
+All three say where to read in the image for an output of some size, in *normalised displacement* form: output point xy
+reads at xy + displacement(xy). Fused kernels match on these records and on nothing else, so a family they have never
+heard of still gets the fused path."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,7 +51,8 @@ def matrix_displacement(
 ) -> Tensor:  # (N, M, d)
     """T(xy) - xy of a matrix, with (theta - identity) as the linear coefficient, so that the identity is exactly 0.
 
-    Projective: with p = (x, y, 1) and w = row_3 p, ((row_i - e_i) p - xy_i (w - 1)) / w. Points with w <= W_EPS become inf, which
+    Projective: with p = (x, y, 1) and w = row_3 p, ((row_i - e_i) p - xy_i (w - 1)) / w. Points with w <= W_EPS
+    become inf, which
     samplers read as outside; their gradient is zero.
     """
     d = xy.shape[-1]
@@ -75,8 +75,8 @@ def points(
 ) -> Tensor:  # (N, *size, d)
     """Where every output pixel reads: base + scale * displacement, the plain-PyTorch meaning of a lowered form.
 
-    ``base`` holds, for x, y[, z], where the identity reads along that axis, (w,), (h,)[, (d,)], and ``scale`` the unit of the
-    displacement; so the result is in pixels or in [-1, 1] as the caller likes. Its dtype is that of ``base``.
+    ``base`` holds, for x, y[, z], where the identity reads along that axis, (w,), (h,)[, (d,)], and ``scale`` the unit
+    of the displacement; so the result is in pixels or in [-1, 1] as the caller likes. Its dtype is that of ``base``.
     """
     if isinstance(form, Matrix) and not form.projective:
         return _affine_points(form.matrix.to(base[0]), size, base, scale, align_corners)
@@ -89,7 +89,8 @@ def points(
 def _affine_points(
     matrix: Tensor, size: Sequence[int], base: Sequence[Tensor], scale: Sequence[float], align_corners: bool
 ) -> Tensor:
-    """An affine map is a sum of one term per axis: each coordinate costs one addition per pixel and axis beyond the first."""
+    """An affine map is a sum of one term per axis: each coordinate costs one addition per pixel and axis beyond the
+    first."""
     d = len(size)
     delta = matrix - torch.eye(d, d + 1, dtype=matrix.dtype, device=matrix.device)
     axes = [base_axis(n, align_corners=align_corners, dtype=matrix.dtype, device=matrix.device) for n in reversed(size)]
@@ -100,7 +101,8 @@ def _affine_points(
         # Axis j (x, y, z) varies along dimension d - j of (N, [d,] h, w).
         terms = [slopes[j].reshape(len(delta), *[size[k] if k == d - 1 - j else 1 for k in range(d)]) for j in range(d)]
         coordinates.append(sum(terms[1:], terms[0]))
-    # Planar in memory, (N, d, *size): samplers read it as fast, and interleaving would be one more pass over all points.
+    # Planar in memory, (N, d, *size): samplers read it as fast, and interleaving would be one more pass over all
+    # points.
     return torch.stack(torch.broadcast_tensors(*coordinates), dim=1).movedim(1, -1)
 
 

@@ -1,8 +1,7 @@
 """warp(image, map, size): theta -> Map -> lowered form -> image, in one call.
 
-The file is not called warp.py: the package would then have a module and a function of one name, and importing the first would hide
-the second.
-"""
+The file is not called warp.py: the package would then have a module and a function of one name, and importing the first
+would hide the second."""
 
 from collections.abc import Sequence
 
@@ -31,8 +30,8 @@ def warp(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Warp the image by a map: V(xy) = U(T_theta(xy)) at every pixel centre xy of an output of ``size``.
 
-    Convention: theta maps output points to input points, in [-1, 1] (torch_stn.coordinates). Coordinates are the base pixel
-    plus a displacement that is exactly zero at the identity. A batch of one, image or map, serves any batch.
+    Convention: theta maps output points to input points, in [-1, 1] (torch_stn.coordinates). Coordinates are the base
+    pixel plus a displacement that is exactly zero at the identity. A batch of one, image or map, serves any batch.
 
     Args:
         map: what ``Affine()(theta)`` and its kin return, an inverse, a composition.

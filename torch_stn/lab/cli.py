@@ -69,7 +69,9 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 @one_line_errors
 def train(
     name: Annotated[str | None, typer.Argument(help="An experiment: table1, tutorial, demo.")] = None,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Replace fields of its config.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Replace fields of its config.")
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="The run folder; default runs/NAME-...")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run of this folder, to its end.")] = None,
 ) -> None:
@@ -135,7 +137,8 @@ def report(
 @one_line_errors
 def demo(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="For every run of it.")] = None,
-    run: Annotated[Path, typer.Option(help="The folder of the demo; an earlier demo in it is replaced.")] = RUNS / "demo",
+    run: Annotated[Path, typer.Option(help="The folder of the demo; an earlier demo in it is replaced.")] = RUNS
+    / "demo",
 ) -> None:
     """A few minutes: FCN, ST-FCN and ST-CNN on distorted digits, a table, a page of pictures."""
     from torch_stn.lab.console import out

@@ -1,4 +1,5 @@
-"""Config: everything that defines a run, as one frozen dataclass, and `key=value` overrides of it. No flag per field."""
+"""Config: everything that defines a run, as one frozen dataclass, and `key=value` overrides of it. No flag per
+field."""
 
 import dataclasses
 import difflib
@@ -35,7 +36,7 @@ class Config:
     momentum: float = 0.9  # of sgd
     schedule: str = "cosine"  # cosine (to 0) | steps (divided by 10 at each third)
     warmup: float = 0.02  # share of the run
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.1
     clip: float = 0.0  # largest norm of the gradient; 0 = no limit
     seed: int = 0
     # What is written.

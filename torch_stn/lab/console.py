@@ -20,7 +20,7 @@ def say(line: str) -> None:
 @contextmanager
 def watching(label: str, done: Callable[[Mapping[str, Any]], float]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """A watcher of metrics rows; ``done(row)`` is the share of the run that is over, 0 to 1."""
-    shown: dict[str, str] = {"loss": "", "error": "", "rate": ""}
+    shown: dict[str, Any] = {"loss": "", "error": "", "rate": ""}
 
     def note(row: Mapping[str, Any]) -> None:
         if "loss" in row:
@@ -40,7 +40,12 @@ def watching(label: str, done: Callable[[Mapping[str, Any]], float]) -> Iterator
         yield lines
         return
 
-    columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn()]
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    ]
     fields = [TextColumn("{task.fields[loss]}"), TextColumn("{task.fields[error]}"), TextColumn("{task.fields[rate]}")]
     with Progress(*columns, *fields, console=err) as progress:
         task = progress.add_task(label, total=1.0, **shown)

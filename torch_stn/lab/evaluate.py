@@ -1,4 +1,5 @@
-"""Measure a run: error over fixed distortions of the test set, residual pose, within-class variance, and what the report shows."""
+"""Measure a run: error over fixed distortions of the test set, residual pose, within-class variance, and what the
+report shows."""
 
 from typing import Any
 
@@ -42,13 +43,18 @@ class ClassSums:
         assert self.sum is not None
         return (self.sum / self.count.clamp(min=1)[:, None, None]).float()
 
-    def variance(self) -> float:
-        """Variance of a pixel within its class, averaged over pixels and classes."""
+    def variance(self) -> tuple[float, float]:
+        """Variance of a pixel within its class, averaged over pixels and classes; and as a share of the mean square.
+
+        The share is what tells of alignment: a transformer that zooms in fills the frame, and raises the first number.
+        """
         assert self.sum is not None
         assert self.square is not None
         present = self.count > 0
         count = self.count[present][:, None, None]
-        return float((self.square[present] / count - (self.sum[present] / count).square()).mean())
+        energy = self.square[present] / count
+        within = float((energy - (self.sum[present] / count).square()).mean())
+        return within, within / max(float(energy.mean()), 1e-12)
 
 
 def quick_error(model: nn.Module, data: DigitSet) -> float:
@@ -67,7 +73,8 @@ def snapshot(model: Aligned, data: DigitSet) -> dict[str, Tensor]:
 
 
 def evaluate(folder: RunFolder, device: torch.device | str = "cpu", digits: Digits | None = None) -> dict[str, Any]:
-    """Evaluate the last checkpoint of a run; writes evaluation.json and evaluation.safetensors and returns the record."""
+    """Evaluate the last checkpoint of a run; writes evaluation.json and evaluation.safetensors and returns the
+    record."""
     config = folder.config()
     digits = digits if digits is not None else load_digits(config.digits)
     data = DigitSet(digits, config.data, config.seed, device)
@@ -123,10 +130,13 @@ def _measure(model: nn.Module, data: DigitSet, config: Config) -> tuple[dict[str
         "parameters": models.count_parameters(model),
         "pose": None,
         "variance": None,
+        "variance_share": None,
     }
     arrays = {"confusion": confusion, "mean_inputs": inputs.means(), **_dozen(model, data), **_mistakes(model, data)}
     if aligned is not None:
-        record["variance"] = {"before": inputs.variance(), "after": outputs.variance()}
+        (before_raw, before_share), (after_raw, after_share) = inputs.variance(), outputs.variance()
+        record["variance"] = {"before": before_raw, "after": after_raw}
+        record["variance_share"] = {"before": before_share, "after": after_share}
         arrays["mean_outputs"] = outputs.means()
         if config.data != "plain":
             was, left = (residual(torch.cat(poses), torch.cat(labels)) for poses in (before, after))

@@ -1,4 +1,5 @@
-"""A run folder on disk: config, metrics, environment, checkpoints, snapshots. Nothing half-written is ever left as whole."""
+"""A run folder on disk: config, metrics, environment, checkpoints, snapshots. Nothing half-written is ever left as
+whole."""
 
 import contextlib
 import json
@@ -112,7 +113,8 @@ class RunFolder:
                 snapshot.unlink()
 
     def save_checkpoint(self, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
-        """Weights as safetensors, the rest for torch.load(weights_only=True), in a folder that appears whole; keeps the last two."""
+        """Weights as safetensors, the rest for torch.load(weights_only=True), in a folder that appears whole; keeps
+        the last two."""
         checkpoints = self.path / "checkpoints"
         final = checkpoints / f"step-{step:08d}"
         temporary = checkpoints / f".{final.name}.tmp"
@@ -173,7 +175,9 @@ def _commit() -> str | None:
         where = Path(__file__).resolve().parents[2]
         if not (where / ".git").exists():
             return None
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=where, capture_output=True, text=True, timeout=5, check=True)
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=where, capture_output=True, text=True, timeout=5, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None

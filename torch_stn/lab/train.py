@@ -1,4 +1,5 @@
-"""The training loop. Every random number of a step is a function of (seed, step, sample), so resuming needs no generator state."""
+"""The training loop. Every random number of a step is a function of (seed, step, sample), so resuming needs no
+generator state."""
 
 import math
 import signal
@@ -32,7 +33,9 @@ class Interrupted(Exception):
         self.step = step
 
 
-def train_step(fabric: Fabric, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, config: Config) -> Tensor:
+def train_step(
+    fabric: Fabric, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, config: Config
+) -> Tensor:
     """One step: loss, gradients, update. Returns the loss, detached, on the device."""
     optimizer.zero_grad(set_to_none=True)
     loss = F.cross_entropy(model(batch.images), batch.labels, label_smoothing=config.label_smoothing)
@@ -83,7 +86,10 @@ def train(folder: RunFolder, digits: Digits, watch: Watch = lambda row: None) ->
             if losses and (step % config.log_every == 0 or done >= 1 or stopped):
                 check_finite(losses, step, folder)
                 rate = (step - logged[0]) * config.batch_size / max(elapsed - logged[1], 1e-9)
-                row = {"loss": float(torch.stack(losses).mean()), "learning_rate": config.learning_rate * shape(config, done)}
+                row = {
+                    "loss": float(torch.stack(losses).mean()),
+                    "learning_rate": config.learning_rate * shape(config, done),
+                }
                 if fabric.is_global_zero:
                     recorder.row({"step": step, "seconds": round(elapsed, 3), **row, "images_per_second": round(rate)})
                 losses, logged = [], (step, elapsed)
@@ -115,7 +121,10 @@ def launch(config: Config) -> Fabric:
     """Fabric, launched: device, precision and processes."""
     try:
         fabric = Fabric(
-            accelerator=config.accelerator, devices=config.devices, num_nodes=config.nodes, precision=config.precision
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.nodes,
+            precision=config.precision,  # type: ignore[arg-type]
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(f"accelerator, devices or precision: {str(error).splitlines()[0]}") from None
@@ -124,7 +133,8 @@ def launch(config: Config) -> Fabric:
 
 
 def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """Groups by learning rate and weight decay. Biases and the regression head do not decay: theta would be pulled off the identity."""
+    """Groups by learning rate and weight decay. Biases and the regression head do not decay: theta would be pulled
+    off the identity."""
     localization = set(model.transformer.parameters()) if isinstance(model, Aligned) else set()
     head = set(model.transformer.head.parameters()) if isinstance(model, Aligned) else set()
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -171,7 +181,9 @@ def check_finite(losses: list[Tensor], step: int, folder: RunFolder) -> None:
     if bad:
         kept = folder.checkpoints()
         where = f"; the last good checkpoint is {kept[-1]}" if kept else ""
-        raise UserError(f"loss: not finite at step {step - len(losses) + bad[0] + 1}{where}; a lower learning_rate may help")
+        raise UserError(
+            f"loss: not finite at step {step - len(losses) + bad[0] + 1}{where}; a lower learning_rate may help"
+        )
 
 
 def _look(recorder: Recorder, model: nn.Module, data: DigitSet, step: int, elapsed: float) -> None:
@@ -191,7 +203,7 @@ def stop_signals() -> Iterator[list[int]]:
         signal.signal(number, before[number])
 
     before: dict[int, Any] = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
         try:
             before[number] = signal.signal(number, note)
         except ValueError:  # not the main thread: the caller's signals stay as they are

@@ -4,6 +4,7 @@ Both end before the regression layer; :class:`torch_stn.nn.SpatialTransformer` a
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 
 import torch
@@ -27,7 +28,7 @@ class LocalizationFC(nn.Module):
         if not hidden:
             raise ValueError("hidden: wanted at least one layer width, got none")
         widths = [prod(in_shape), *hidden]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.out_features = widths[-1]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,8 +41,8 @@ class LocalizationFC(nn.Module):
 class LocalizationConv(nn.Module):
     """Input halved, conv 5x5 - max-pool 2 - conv 5x5 - FC, ReLU after each: (N, *in_shape) -> (N, hidden).
 
-    Args: ``in_shape`` (C, H, W) or (C, D, H, W), at least 28 pixels a side; ``filters`` of both convolutions; ``hidden`` the width of
-    the fully connected layer; ``halve`` = False reads the input at full size.
+    Args: ``in_shape`` (C, H, W) or (C, D, H, W), at least 28 pixels a side; ``filters`` of both convolutions;
+    ``hidden`` the width of the fully connected layer; ``halve`` = False reads the input at full size.
     Raises: ValueError where the image is too small for the two convolutions.
     Source: PAPER A.4, ST-CNN. How the input is halved is not said there: by average pooling here.
 
@@ -58,7 +59,9 @@ class LocalizationConv(nn.Module):
         conv = nn.Conv2d if dims == 2 else nn.Conv3d
         sides = [((n // 2 if halve else n) - 4) // 2 - 4 for n in in_shape[1:]]
         if min(sides) < 1:
-            raise ValueError(f"in_shape: wanted at least {28 if halve else 14} pixels a side, got {tuple(in_shape[1:])}")
+            raise ValueError(
+                f"in_shape: wanted at least {28 if halve else 14} pixels a side, got {tuple(in_shape[1:])}"
+            )
         self.halve = halve
         self.conv1 = conv(in_shape[0], filters, 5)
         self.conv2 = conv(filters, filters, 5)

@@ -15,20 +15,21 @@ from torch_stn.warping import warp
 class SpatialTransformer(nn.Module):
     """Looks where it must: V = U(T_theta(G)) with theta = head(features(U)). It needs no labels of its own.
 
-    It stands at any layer, any number of times: on images, feature maps and volumes; in series as modules in a row, in parallel with
-    ``count``. The regression head is appended here, with zero weights and the transform's starting theta as bias, so that whatever
-    ``features`` are, the module starts as the identity. The head runs in float32 with autocast off: in bfloat16, theta would be off by
-    pixels.
+    It stands at any layer, any number of times: on images, feature maps and volumes; in series as modules in a row, in
+    parallel with ``count``. The regression head is appended here, with zero weights and the transform's starting theta
+    as bias, so that whatever ``features`` are, the module starts as the identity. The head runs in float32 with
+    autocast off: in bfloat16, theta would be off by pixels.
 
     Args:
         features: any module (N, C, H, W) -> (N, ...) that ends before the regression; flattened.
         transform: the family of maps, an object: ``Affine()``, ``ThinPlateSpline(4)``, one of your own.
         size: (h, w) or (d, h, w) of the output; None takes the source's.
-        in_shape: (C, H, W) of what is localised on; needed only where ``features`` has no ``out_features`` of its own, which is then
+        in_shape: (C, H, W) of what is localised on; needed only where ``features`` has no ``out_features`` of its own,
+            which is then
             measured on zeros, once, here.
         count: how many transformers look at the input side by side, sharing the features.
-        init: where theta starts, (P,), the natural shape, or with a leading ``count``; None asks ``transform.initial()``.
-        mode, padding_mode, fill, align_corners, backend: as :func:`torch_stn.sample`.
+        init: where theta starts, (P,), the natural shape, or with a leading ``count``; None asks
+            ``transform.initial()``. mode, padding_mode, fill, align_corners, backend: as :func:`torch_stn.sample`.
     Raises: ValueError / TypeError naming the argument, what came and what was wanted.
     Source: Jaderberg et al. 2015, section 3 and Figure 2.
 

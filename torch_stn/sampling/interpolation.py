@@ -9,12 +9,14 @@ from torch_stn import _checks
 class Interpolation(nn.Module):
     """A separable kernel: V = sum_n sum_m U_nm k(x - m; Phi_x) k(y - n; Phi_y).
 
-    A kernel of one's own is a subclass with ``support`` (how many taps k covers along one axis) and ``kernel(distance)``, any
-    differentiable function of the signed distance x - m in pixels, in [-support / 2, support / 2]; parameters of the module are Phi,
-    and learn. It runs on the reference backend, in 2-D and 3-D, with every padding.
+    A kernel of one's own is a subclass with ``support`` (how many taps k covers along one axis) and
+    ``kernel(distance)``, any differentiable function of the signed distance x - m in pixels, in [-support / 2, support
+    / 2]; parameters of the module are Phi, and learn. It runs on the reference backend, in 2-D and 3-D, with every
+    padding.
 
-    Even supports read the taps floor(x) - support / 2 + 1, ...; odd ones are centred on round(x). The built-in kernels give
-    ``weights`` in closed form, so that at integer coordinates their slope is the right-hand one, as F.grid_sample's.
+    Even supports read the taps floor(x) - support / 2 + 1, ...; odd ones are centred on round(x). The built-in kernels
+    give ``weights`` in closed form, so that at integer coordinates their slope is the right-hand one, as
+    F.grid_sample's.
 
     Example: a tent with a learnable width.
         >>> import torch
@@ -50,7 +52,8 @@ class Interpolation(nn.Module):
 
 
 class Nearest(Interpolation):
-    """The paper's integer kernel: the nearest pixel. Halves go to the even neighbour, as in F.grid_sample; no coordinate gradient."""
+    """The paper's integer kernel: the nearest pixel. Halves go to the even neighbour, as in F.grid_sample; no
+    coordinate gradient."""
 
     support = 1
     name = "nearest"

@@ -33,21 +33,23 @@ def sample(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Read the image at any points: V = sum_n sum_m U_nm k(x - m; Phi_x) k(y - n; Phi_y).
 
-    Convention: a batch of one serves any batch, on either side, without copies. Coordinates and sums are float32 for half and single
-    precision images and float64 for float64; the result has the image's dtype. A point with a NaN or infinite coordinate reads
-    ``fill``, has zero gradient and a mask of 0.
+    Convention: a batch of one serves any batch, on either side, without copies. Coordinates and sums are float32 for
+    half and single precision images and float64 for float64; the result has the image's dtype. A point with a NaN or
+    infinite coordinate reads ``fill``, has zero gradient and a mask of 0.
 
     Args:
         mode: "nearest", "bilinear" (trilinear for volumes), "bicubic", or an Interpolation of one's own.
         padding_mode: "zeros", "border" or "reflection" (drawn in torch_stn.sampling.padding).
         fill: what taps outside the image read under "zeros".
         align_corners: what -1 and 1 mean, see torch_stn.coordinates.
-        units: "normalized" [-1, 1], "pixel", or "displacement": pixels counted from where the identity reads, for points (N, *out, d).
+        units: "normalized" [-1, 1], "pixel", or "displacement": pixels counted from where the identity reads, for
+            points (N, *out, d).
         return_mask: also return the share of the kernel that fell inside the image, (N, 1, *S) in [0, 1].
         deterministic: same inputs, same bits, gradients too.
         backend: None chooses; a name takes that one or raises with its reason.
     Returns: (N, C, *S), a new tensor; with ``return_mask`` also the mask.
-    Gradients: to image, points and the parameters of ``mode``; at integer coordinates the right-hand slope, as F.grid_sample.
+    Gradients: to image, points and the parameters of ``mode``; at integer coordinates the right-hand slope, as
+    F.grid_sample.
     Raises: TypeError / ValueError naming the argument, what came and what was wanted.
     Source: Jaderberg et al. 2015, equations 3 to 7.
 
@@ -109,7 +111,8 @@ def read(
     deterministic: bool,
     backend: str | None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """What `sample` and `warp` share: choose a backend, ask for the points in its units, read, and measure the coverage."""
+    """What `sample` and `warp` share: choose a backend, ask for the points in its units, read, and measure the
+    coverage."""
     interpolation = as_interpolation(mode)
     problem = Problem(
         dims=image.dim() - 2,
@@ -134,11 +137,14 @@ def read(
     chosen = choose(covered)
     ones = torch.ones(1, 1, *problem.in_size, dtype=points.dtype, device=image.device)
     mask = _read(ones, points_in(chosen.UNITS).flatten(1, -2), interpolation, covered, chosen).clamp(0, 1)
-    return values, mask.to(image.dtype).unflatten(2, points.shape[1:-1]).expand(values.shape[0], *[-1] * (values.dim() - 1))
+    return values, mask.to(image.dtype).unflatten(2, points.shape[1:-1]).expand(
+        values.shape[0], *[-1] * (values.dim() - 1)
+    )
 
 
 def _read(image: Tensor, points: Tensor, interpolation: Interpolation, problem: Problem, backend: ModuleType) -> Tensor:
-    """(n, C, *in), (m, M, d) -> (max(n, m), C, M); points that are not finite are taken out before the backend sees them."""
+    """(n, C, *in), (m, M, d) -> (max(n, m), C, M); points that are not finite are taken out before the backend sees
+    them."""
     n, m = image.shape[0], points.shape[0]
     if image.numel() == 0 or points.numel() == 0:
         # Nothing to read; still part of the graph, so that a backward pass through it works.
@@ -157,7 +163,9 @@ def _read(image: Tensor, points: Tensor, interpolation: Interpolation, problem: 
         folded = backend.sample(image, points.reshape(1, -1, problem.dims), interpolation, problem)
         values = folded[0].unflatten(1, (m, -1)).transpose(0, 1)
     else:
-        values = backend.sample(image.flatten(0, 1)[None], points, interpolation, problem)[0].unflatten(0, image.shape[:2])
+        values = backend.sample(image.flatten(0, 1)[None], points, interpolation, problem)[0].unflatten(
+            0, image.shape[:2]
+        )
     return values if outside is None else torch.where(outside[:, None], values.new_full((), problem.fill), values)
 
 

@@ -16,11 +16,12 @@ from torch_stn.transforms.maps import Map, ThetaMap
 class Transform(nn.Module):
     """A family of maps. ``transform(theta)`` is a :class:`Map`, from output points to where to read in the input.
 
-    A new family is a subclass with ``theta_shape``, ``identity`` and ``displacement``; it then has every Map method, an inverse by
-    Newton iteration, and the fused path as a displacement field.
+    A new family is a subclass with ``theta_shape``, ``identity`` and ``displacement``; it then has every Map method, an
+    inverse by Newton iteration, and the fused path as a displacement field.
 
     Convention: points are (x, y[, z]) in [-1, 1]; theta maps output points to input points, as in the paper.
-    Constants are non-persistent buffers: they move with ``.to``, add nothing to checkpoints, and keep their dtype under ``.half()``.
+    Constants are non-persistent buffers: they move with ``.to``, add nothing to checkpoints, and keep their dtype under
+    ``.half()``.
 
     Example:
         >>> class Shear(Transform):
@@ -61,7 +62,8 @@ class Transform(nn.Module):
         raise NotImplementedError(f"{type(self).__name__}.displacement")
 
     def lower(self, theta: Tensor, size: Sequence[int], *, align_corners: bool = False) -> lowered.Lowered:
-        """The lowered form for an output of ``size``; families with a matrix or a constant basis do better than a field."""
+        """The lowered form for an output of ``size``; families with a matrix or a constant basis do better than a
+        field."""
         xy = base_grid(size, align_corners=align_corners, dtype=theta.dtype, device=theta.device)
         return lowered.Field(self.displacement(theta, xy.flatten(0, -2)[None]).unflatten(1, tuple(size)))
 

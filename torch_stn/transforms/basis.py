@@ -28,7 +28,9 @@ class BasisTransform(Transform):
         """B(xy): (..., d) -> (..., K)."""
         raise NotImplementedError(f"{type(self).__name__}.functions")
 
-    def functions_on(self, size: tuple[int, ...], align_corners: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    def functions_on(
+        self, size: tuple[int, ...], align_corners: bool, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
         """B at every pixel centre of an output of ``size``: (*size, K)."""
         return self.functions(base_grid(size, align_corners=align_corners, dtype=dtype, device=device))
 
@@ -51,10 +53,11 @@ class BasisTransform(Transform):
 class Basis(BasisTransform):
     """T_theta(xy) = theta^T B(xy), theta (N, K, d), with ``basis(xy)``: (..., d) -> (..., K).
 
-    ``identity`` (K, d) is the theta for which theta^T B(xy) = xy. B may be an nn.Module with parameters, hence learned (paper 3.2:
-    "B could itself be learned for the task"); gradients reach it.
+    ``identity`` (K, d) is the theta for which theta^T B(xy) = xy. B may be an nn.Module with parameters, hence learned
+    (paper 3.2: "B could itself be learned for the task"); gradients reach it.
 
-    Raises: ValueError where B has another number of functions than ``identity`` has rows, or identity^T B(xy) is not xy.
+    Raises: ValueError where B has another number of functions than ``identity`` has rows, or identity^T B(xy) is not
+    xy.
 
     Example: the affine family once more, as M_theta B with B = (x, y, 1).
         >>> def homogeneous(xy):
@@ -83,7 +86,9 @@ class Basis(BasisTransform):
             values = self.functions(probe).to(probe.dtype)
         if values.shape != (len(probe), self.theta_shape[0]):
             wanted = f"(..., {self.theta_shape[0]}) as identity has {self.theta_shape[0]} rows"
-            raise ValueError(f"basis: wanted values {wanted}, got {tuple(values.shape)} for points {tuple(probe.shape)}")
+            raise ValueError(
+                f"basis: wanted values {wanted}, got {tuple(values.shape)} for points {tuple(probe.shape)}"
+            )
         error = (values @ self.identity_theta - probe).abs().max().item()
         if error > 1e-4:
             raise ValueError(f"identity: identity^T B(xy) must be xy, it is off by {error:.3g}")

@@ -15,12 +15,13 @@ def map_boxes(
 ) -> Tensor:  # (N, B, 2 d)
     """The tight axis-aligned box around each moved box outline.
 
-    Every edge is cut at ``samples`` points (its corners among them), since a curved map may push the middle of an edge further out
-    than its ends. Gradients flow to the points that touch the box.
-    """
+    Every edge is cut at ``samples`` points (its corners among them), since a curved map may push the middle of an edge
+    further out than its ends. Gradients flow to the points that touch the box."""
     d = boxes.shape[-1] // 2
     if boxes.dim() != 3 or boxes.shape[-1] not in (4, 6):
-        raise ValueError(f"boxes: wanted (N, B, 4) or (N, B, 6) as min corner, max corner, got {_checks.describe(boxes)}")
+        raise ValueError(
+            f"boxes: wanted (N, B, 4) or (N, B, 6) as min corner, max corner, got {_checks.describe(boxes)}"
+        )
     low, high = boxes[..., :d], boxes[..., d:]
     outline = _outline(d, samples, boxes)
     corners = low[:, :, None] + (high - low)[:, :, None] * outline

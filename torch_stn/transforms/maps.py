@@ -1,4 +1,5 @@
-"""Map: a family at one theta. It says where every output point reads in the image, and how points and boxes move with the picture."""
+"""Map: a family at one theta. It says where every output point reads in the image, and how points and boxes move
+with the picture."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,9 +19,8 @@ if TYPE_CHECKING:
 class Map(ABC):
     """Output -> source, as in the paper: ``sources(xy)`` = T_theta(xy), in normalised coordinates.
 
-    A subclass gives ``displacement``; everything else follows. Inverses and compositions are Maps, not thetas (the inverse of a
-    thin-plate spline is no thin-plate spline).
-    """
+    A subclass gives ``displacement``; everything else follows. Inverses and compositions are Maps, not thetas (the
+    inverse of a thin-plate spline is no thin-plate spline)."""
 
     dims: int  # 2 or 3
     batch: int  # N; 1 serves any batch
@@ -58,11 +58,13 @@ class Map(ABC):
         return self.sources(xy[None])
 
     def points(self, xy: Tensor) -> Tensor:
-        """Where points ``xy`` of the *input* picture land in the output: the way the picture moves. (N or 1, *S, d), normalised."""
+        """Where points ``xy`` of the *input* picture land in the output: the way the picture moves. (N or 1, *S, d),
+        normalised."""
         return self.inverse().sources(xy)
 
     def boxes(self, boxes: Tensor) -> Tensor:
-        """Boxes (N, B, 2d) of the input picture -> the tight axis-aligned boxes around them in the output, normalised."""
+        """Boxes (N, B, 2d) of the input picture -> the tight axis-aligned boxes around them in the output,
+        normalised."""
         return map_boxes(self.points, boxes)
 
     def inverse(self) -> "Map":
@@ -70,8 +72,11 @@ class Map(ABC):
         return InverseMap(self)
 
     def then(self, other: "Map") -> "Map":
-        """First this map, then ``other``, as the picture moves: ``warp(image, a.then(b))`` is ``warp(warp(image, a), b)``,
-        interpolated once; so ``a.then(b).sources(xy) = a.sources(b.sources(xy))``."""
+        """First this map, then ``other``, as the picture moves.
+
+        ``warp(image, a.then(b))`` is ``warp(warp(image, a), b)``, interpolated once; so
+        ``a.then(b).sources(xy) = a.sources(b.sources(xy))``.
+        """
         return ComposedMap(self, other)
 
 
@@ -131,12 +136,11 @@ class ComposedMap(Map):
 
 
 class InverseMap(Map):
-    """The inverse of a map without a closed form, by Newton iteration, with the gradient of the implicit function theorem.
+    """The inverse of a map without a closed form, by Newton iteration, with the gradient of the implicit function.
 
-    Solves T(s) = p for s. Gradients to p and to theta are exact to first order (J^-1 and -J^-1 dT/dtheta at the solution), whatever
-    the number of iterations. A point that did not converge (a fold, a point that T never reaches) becomes NaN, which samplers read
-    as outside.
-    """
+    Solves T(s) = p for s. Gradients to p and theta are exact to first order (J^-1, -J^-1 dT/dtheta), whatever
+    the number of iterations. A point that did not converge (a fold, a point that T never reaches) becomes NaN, which
+    samplers read as outside."""
 
     iterations = 50
     max_step = 0.25  # normalised units; keeps Newton from jumping over a fold
@@ -166,7 +170,8 @@ class InverseMap(Map):
         return self.forward_map
 
     def _solve(self, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Newton from the target itself: the solution, dT/ds there, and which points converged; nothing of it has a gradient."""
+        """Newton from the target itself: the solution, dT/ds there, and which points converged; nothing of it has a
+        gradient."""
         tolerance = 64 * torch.finfo(target.dtype).eps
         solution = target
         for _ in range(self.iterations):
@@ -181,7 +186,8 @@ class InverseMap(Map):
         return solution, torch.where(converged[..., :1, None], jacobian, identity), converged
 
     def _linearise(self, at: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """T(at) - target and the Jacobian dT/dxy (N, M, d, d); T acts on each point alone, so d backward passes give all of it."""
+        """T(at) - target and the Jacobian dT/dxy (N, M, d, d); T acts on each point alone, so d backward passes give
+        all of it."""
         with torch.enable_grad():
             variable = at.detach().requires_grad_()
             moved = self.forward_map.displacement(variable)

@@ -12,7 +12,8 @@ from torch_stn.transforms.maps import Map
 
 
 class MatrixMap(Map):
-    """The map of a matrix (N, d, d + 1), affine, or (N, d + 1, d + 1), projective; closed under inverse and composition."""
+    """The map of a matrix (N, d, d + 1), affine, or (N, d + 1, d + 1), projective; closed under inverse and
+    composition."""
 
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix
@@ -34,7 +35,8 @@ class MatrixMap(Map):
         return lowered.Matrix(self.matrix)
 
     def inverse(self) -> "MatrixMap":
-        """In closed form. A singular matrix gives points that are not finite, which samplers read as outside; it never raises."""
+        """In closed form. A singular matrix gives points that are not finite, which samplers read as outside; it
+        never raises."""
         inverse = torch.linalg.inv_ex(self.homogeneous())[0]
         return MatrixMap(inverse[:, : self.matrix.shape[1]])
 
@@ -131,7 +133,7 @@ class Attention(MatrixTransform):
 
 
 class Affine(MatrixTransform):
-    """[x_s; y_s] = theta [x_t; y_t; 1]: theta (N, 6) or (N, 2, 3) in 2-D, (N, 12) or (N, 3, 4) in 3-D, as F.affine_grid.
+    """[x_s; y_s] = theta [x_t; y_t; 1]: theta (N, 6) or (N, 2, 3), 3-D (N, 12) or (N, 3, 4), as F.affine_grid.
 
     Source: Jaderberg et al. 2015, equation 1. A determinant below 1 of the linear part zooms in.
 

@@ -8,10 +8,10 @@ from torch_stn.transforms.matrix import MatrixTransform
 
 
 class Projective(MatrixTransform):
-    """x_s = (t11 x + t12 y + t13) / w, y_s likewise, w = t31 x + t32 y + 1: theta (N, 8), row by row, the ninth entry fixed to 1.
+    """x_s = (t11 x + t12 y + t13) / w, y_s likewise, w = t31 x + t32 y + 1: theta (N, 8), row by row.
 
-    A full matrix (N, 3, 3) is taken as it is; its scale does not matter, its sign does: a point with w <= 1e-6 is behind the camera,
-    hence outside the image (padding value, zero gradient, False in the mask).
+    A full matrix (N, 3, 3) is taken as it is; its scale does not matter, its sign does: a point with w <= 1e-6 is
+    behind the camera, hence outside the image (padding value, zero gradient, False in the mask).
 
     Source: Jaderberg et al. 2015, section 3.2 (8 parameters). Identity: (1, 0, 0, 0, 1, 0, 0, 0).
 

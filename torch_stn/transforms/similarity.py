@@ -7,10 +7,11 @@ from torch_stn.transforms.matrix import MatrixTransform
 
 
 class Similarity(MatrixTransform):
-    """x_s = exp(l) R(a) x_t + t: theta (N, 4) = (a, l, t_x, t_y), angle in radians, log-scale, normalised shift; the identity is 0.
+    """x_s = exp(l) R(a) x_t + t: theta (N, 4) = (a, l, t_x, t_y), radians, log-scale, normalised; the identity is 0.
 
-    The scale is an exponential, so the map can always be inverted. ``aspect`` = width / height of the image in pixels: the rotation
-    is a rotation of *pixels*; on an image that is not square, a rotation of normalised coordinates would be a shear.
+    The scale is an exponential, so the map can always be inverted. ``aspect`` = width / height of the image in pixels:
+    the rotation is a rotation of *pixels*; on an image that is not square, a rotation of normalised coordinates would
+    be a shear.
 
     Raises: ValueError where ``aspect`` is not positive.
 

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from torch_stn import _checks
-from torch_stn.coordinates import base_grid
 from torch_stn.transforms.basis import BasisTransform
 
 _CACHED_SIZES = 8
@@ -14,13 +13,14 @@ class ThinPlateSpline(BasisTransform):
     """The smoothest map that takes fixed output points p_k to source points q_k = theta: theta (N, K, 2) or (N, 2 K).
 
     (x_s, y_s) = sum_k w_k phi(|xy - p_k|) + A (x, y, 1), phi(r) = r^2 log r^2, with (w, A) = L^-1 (q, 0) and
-    L = [[Phi + regularization I, P], [P^T, 0]]. L^-1 is a constant, so this is M_theta B with the cardinal functions of the spline
-    as B. With ``regularization`` > 0 the spline bends less and passes near the q_k instead of through them.
+    L = [[Phi + regularization I, P], [P^T, 0]]. L^-1 is a constant, so this is M_theta B with the cardinal functions of
+    the spline as B. With ``regularization`` > 0 the spline bends less and passes near the q_k instead of through them.
 
     Args:
         control_points: n for an n x n grid, (rows, columns), or a tensor (K, 2) of normalised (x, y) in the output.
         span: half width of the regular grid; 0.9 keeps the points a little inside the picture.
-        perturbation: standard deviation of the starting theta around the identity: from exactly the identity, text rectifiers were
+        perturbation: standard deviation of the starting theta around the identity: from exactly the identity, text
+            rectifiers were
             seen not to learn.
     Raises: ValueError for fewer than 3 points, duplicate points, or points all on one line.
     Source: Bookstein 1989; Jaderberg et al. 2015, section 3.2 (16 points).
@@ -66,10 +66,13 @@ class ThinPlateSpline(BasisTransform):
         return self.identity() + self.perturbation * noise
 
     def functions(self, xy: Tensor) -> Tensor:
-        """B(xy): (..., 2) -> (..., K), float64; B_k is 1 at p_k and 0 at the other control points (without regularisation)."""
+        """B(xy): (..., 2) -> (..., K), float64; B_k is 1 at p_k and 0 at the other control points (without
+        regularisation)."""
         return _spline_terms(xy.double(), self.identity_theta) @ self.solution
 
-    def functions_on(self, size: tuple[int, ...], align_corners: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    def functions_on(
+        self, size: tuple[int, ...], align_corners: bool, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
         # A constant of (size, control points), computed once; but a compiled graph must not depend on a Python cache.
         if torch.compiler.is_compiling():
             return super().functions_on(size, align_corners, torch.float64, device).to(dtype)

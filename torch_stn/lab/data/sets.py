@@ -1,4 +1,5 @@
-"""A distorted set on a device: training batches by step, test batches by distortion, both functions of numbers alone."""
+"""A distorted set on a device: training batches by step, test batches by distortion, both functions of numbers
+alone."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

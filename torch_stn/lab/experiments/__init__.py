@@ -1,4 +1,5 @@
-"""One file an experiment: a claim of a paper, the command that checks it, and its Config. The folder is the registry."""
+"""One file an experiment: a claim of a paper, the command that checks it, and its Config. The folder is the
+registry."""
 
 import difflib
 import importlib

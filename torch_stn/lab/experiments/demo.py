@@ -3,8 +3,8 @@
     stn demo
 
 FCN and ST-FCN train for the same number of seconds, then ST-CNN; RTS distortions (rotation, scale, shift).
-Source: the RTS column of the paper's Table 1 (FCN 5.2, ST-FCN affine 0.8, ST-CNN affine 0.5 %, with 60,000 digits and hours).
-"""
+Source: the RTS column of the paper's Table 1 (FCN 5.2, ST-FCN affine 0.8, ST-CNN affine 0.5 %, with 60,000 digits and
+hours)."""
 
 from dataclasses import replace
 
@@ -17,7 +17,8 @@ CONFIG = Config(
     model="st-fcn",
     steps=0,
     seconds=60.0,
-    learning_rate=2e-3,
+    localization_rate=3.0,
+    weight_decay=0.0,
     checkpoint_every=2000,
     evaluations=14,
     tensorboard=False,
@@ -25,6 +26,6 @@ CONFIG = Config(
 
 RUNS = (
     replace(CONFIG, model="fcn"),
-    replace(CONFIG, model="st-fcn"),
+    replace(CONFIG, model="st-fcn", width=128),
     replace(CONFIG, model="st-cnn", seconds=75.0),
 )

@@ -12,7 +12,14 @@ from torch_stn.lab.models.tutorial import TutorialClassifier, TutorialLocalizati
 from torch_stn.nn import LocalizationConv, LocalizationFC, SpatialTransformer
 from torch_stn.transforms import TRANSFORMS, Transform
 
-_LABELS = {"fcn": "FCN", "cnn": "CNN", "bn-cnn": "BN-CNN", "st-fcn": "ST-FCN", "st-cnn": "ST-CNN", "tutorial": "Tutorial ST-CNN"}
+_LABELS = {
+    "fcn": "FCN",
+    "cnn": "CNN",
+    "bn-cnn": "BN-CNN",
+    "st-fcn": "ST-FCN",
+    "st-cnn": "ST-CNN",
+    "tutorial": "Tutorial ST-CNN",
+}
 
 
 def build(config: Config) -> nn.Module:

@@ -10,9 +10,8 @@ from torch_stn.transforms.maps import Map
 class Aligned(nn.Module):
     """Transformer on the input image, then ``pool`` x average pooling, then the classifier: (N, 1, H, W) -> (N, 10).
 
-    Pooling comes after the transformer where the set is drawn on a larger canvas (PAPER A.4: RTS and TC): bilinear reading that
-    shrinks would alias.
-    """
+    Pooling comes after the transformer where the set is drawn on a larger canvas (PAPER A.4: RTS and TC): bilinear
+    reading that shrinks would alias."""
 
     def __init__(self, transformer: SpatialTransformer, classifier: nn.Module, *, pool: int = 1) -> None:
         super().__init__()

@@ -35,8 +35,8 @@ def fcn_units(side: int, spent: int = 0) -> int:
 class OneChannelConv(nn.Conv2d):
     """A convolution of one input channel, computed on its k column-shifted copies with a k x 1 kernel.
 
-    The same weights and the same result; on a CPU the backward pass of a one-channel convolution is several times slower.
-    """
+    The same weights and the same result; on a CPU the backward pass of a one-channel convolution is several times
+    slower."""
 
     def __init__(self, out_channels: int, kernel_size: int) -> None:
         super().__init__(1, out_channels, kernel_size)
@@ -53,9 +53,8 @@ class OneChannelConv(nn.Conv2d):
 class CNN(nn.Module):
     """conv 9x9 - pool 2 - conv 7x7 - pool 2 - class scores: (N, 1, side, side) -> (N, 10).
 
-    Pooling windows in ceil mode, so that the 21 pixels left of RTS after its average pooling fit. ``batch_norm`` after each
-    convolution makes it the stronger baseline.
-    """
+    Pooling windows in ceil mode, so that the 21 pixels left of RTS after its average pooling fit. ``batch_norm`` after
+    each convolution makes it the stronger baseline."""
 
     def __init__(self, side: int, filters: int, *, batch_norm: bool = False) -> None:
         super().__init__()

@@ -1,4 +1,5 @@
-"""Dropout whose mask is a function of (seed, global sample number, layer), so that a resumed run drops what an unbroken one did."""
+"""Dropout whose mask is a function of (seed, global sample number, layer), so that a resumed run drops what an
+unbroken one did."""
 
 from torch import Tensor, nn
 

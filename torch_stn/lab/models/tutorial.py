@@ -1,7 +1,7 @@
 """The network of PyTorch's spatial transformer tutorial, without its border flaw.
 
-The tutorial normalises the digits by mean and deviation, so that black is -0.42, while the sampler pads with 0: a bright border
-appears and the transformer learns to zoom out. Here pixels stay in [0, 1] and black stays 0.
+The tutorial normalises the digits by mean and deviation, so that black is -0.42, while the sampler pads with 0: a
+bright border appears and the transformer learns to zoom out. Here pixels stay in [0, 1] and black stays 0.
 Source: the PyTorch tutorial "Spatial Transformer Networks"; the flaw: pytorch/tutorials issue 1117.
 """
 

@@ -55,11 +55,12 @@ def sample(
 
 
 def _axis(x: Tensor, n: int, interpolation: Interpolation, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
-    """Along one axis: tap indices in [0, n), their weights, and 1 where the tap lies in the image; each (N, M, support)."""
+    """Along one axis: tap indices in [0, n), their weights, and 1 where the tap lies in the image; each (N, M,
+    support)."""
     support, rule = interpolation.support, PADDINGS[problem.padding]
     if rule is not None and support <= 2:
-        # The coordinate itself is brought inside; wider kernels bring each tap inside. The values are the same either way, but at the
-        # border these are the slopes of F.grid_sample.
+        # The coordinate itself is brought inside; wider kernels bring each tap inside. The values are the same either
+        # way, but at the border these are the slopes of F.grid_sample.
         x = rule(x, n, problem.align_corners)
     # A coordinate beyond all taps reads nothing; clamped, it also fits an integer.
     x = x.clamp(-support - 1.0, n + support + 0.0) if rule is None or support <= 2 else x.clamp(-(2.0**30), 2.0**30)
@@ -76,7 +77,8 @@ def _axis(x: Tensor, n: int, interpolation: Interpolation, problem: Problem) -> 
 def _read(flat_image: Tensor, index: Tensor) -> Tensor:
     """U at flat indices: (N, C, pixels), (N, M) -> (N, C, M)."""
     if flat_image.is_cuda:
-        # The gradient of advanced indexing sorts its indices on CUDA and is deterministic; that of gather adds atomically.
+        # The gradient of advanced indexing sorts its indices on CUDA and is deterministic; that of gather adds
+        # atomically.
         batch = torch.arange(len(flat_image), device=index.device)[:, None]
         return flat_image[batch, :, index].mT
     return flat_image.gather(2, index[:, None].expand(-1, flat_image.shape[1], -1))
