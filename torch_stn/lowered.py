@@ -2,7 +2,8 @@
 
 All three say where to read in the image for an output of some size, in *normalised displacement* form: output point xy
 reads at xy + displacement(xy). Fused kernels match on these records and on nothing else, so a family they have never
-heard of still gets the fused path."""
+heard of still gets the fused path.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torch_stn.coordinates import base_axis, base_grid
+from torch_stn.coordinates import base_axis
 
 W_EPS = 1e-6  # a homography point with w <= W_EPS is outside the image
 
@@ -78,41 +79,71 @@ def points(
     ``base`` holds, for x, y[, z], where the identity reads along that axis, (w,), (h,)[, (d,)], and ``scale`` the unit
     of the displacement; so the result is in pixels or in [-1, 1] as the caller likes. Its dtype is that of ``base``.
     """
-    if isinstance(form, Matrix) and not form.projective:
-        return _affine_points(form.matrix.to(base[0]), size, base, scale, align_corners)
-    moved = _displacement(form, size, base[0], align_corners)
+    if isinstance(form, Matrix):
+        planes = _projective_planes if form.projective else _affine_planes
+        coordinates = planes(form.matrix.to(base[0]), size, base, scale, align_corners)
+        # Planar in memory, (N, d, *size): samplers read it as fast, and interleaving would be one more pass.
+        return torch.stack(torch.broadcast_tensors(*coordinates), dim=1).movedim(1, -1)
+    moved = _displacement(form, size, base[0])
     grid = torch.stack(torch.meshgrid(*reversed(base), indexing="ij")[::-1], dim=-1)
     scales = torch.stack([torch.full_like(base[0][0], s) for s in scale])
     return torch.addcmul(grid, moved, scales)
 
 
-def _affine_points(
+def _affine_planes(
     matrix: Tensor, size: Sequence[int], base: Sequence[Tensor], scale: Sequence[float], align_corners: bool
-) -> Tensor:
-    """An affine map is a sum of one term per axis: each coordinate costs one addition per pixel and axis beyond the
-    first."""
+) -> list[Tensor]:
+    """x, y[, z] of an affine map: sums of one term per axis, so one addition per pixel and axis beyond the first."""
     d = len(size)
-    delta = matrix - torch.eye(d, d + 1, dtype=matrix.dtype, device=matrix.device)
-    axes = [base_axis(n, align_corners=align_corners, dtype=matrix.dtype, device=matrix.device) for n in reversed(size)]
+    delta, axes = _delta_and_axes(matrix, size, align_corners)
     coordinates = []
     for i in range(d):
         slopes = [delta[:, i, j, None] * axes[j] * scale[i] for j in range(d)]
         slopes[i] = slopes[i] + base[i] + delta[:, i, d, None] * scale[i]
-        # Axis j (x, y, z) varies along dimension d - j of (N, [d,] h, w).
-        terms = [slopes[j].reshape(len(delta), *[size[k] if k == d - 1 - j else 1 for k in range(d)]) for j in range(d)]
+        terms = [_along(slopes[j], j, d) for j in range(d)]
         coordinates.append(sum(terms[1:], terms[0]))
-    # Planar in memory, (N, d, *size): samplers read it as fast, and interleaving would be one more pass over all
-    # points.
-    return torch.stack(torch.broadcast_tensors(*coordinates), dim=1).movedim(1, -1)
+    return coordinates
 
 
-def _displacement(form: Lowered, size: Sequence[int], like: Tensor, align_corners: bool) -> Tensor:
+def _projective_planes(
+    matrix: Tensor, size: Sequence[int], base: Sequence[Tensor], scale: Sequence[float], align_corners: bool
+) -> list[Tensor]:
+    """x, y[, z] of a homography, as :func:`matrix_displacement`, from sums of one term per axis."""
+    d = len(size)
+    delta, axes = _delta_and_axes(matrix, size, align_corners)
+    rows = []
+    for i in range(d + 1):
+        terms = [_along(delta[:, i, j, None] * axes[j], j, d) for j in range(d)]
+        terms[0] = terms[0] + delta[:, i, d].reshape(-1, *[1] * d)
+        rows.append(sum(terms[1:], terms[0]))
+    w = rows[d] + 1
+    inside = w > W_EPS
+    reciprocal = torch.where(inside, w, torch.ones_like(w)).reciprocal()
+    coordinates = []
+    for i in range(d):
+        x = _along(axes[i][None], i, d)
+        moved = (rows[i] - x * rows[d]) * reciprocal
+        point = torch.add(_along(base[i][None], i, d), moved, alpha=scale[i])
+        coordinates.append(torch.where(inside, point, torch.full_like(point, float("inf"))))
+    return coordinates
+
+
+def _delta_and_axes(matrix: Tensor, size: Sequence[int], align_corners: bool) -> tuple[Tensor, list[Tensor]]:
+    """matrix - identity, and the normalised pixel centres along x, y[, z]."""
+    delta = matrix - torch.eye(*matrix.shape[1:], dtype=matrix.dtype, device=matrix.device)
+    dtype, device = matrix.dtype, matrix.device
+    return delta, [base_axis(n, align_corners=align_corners, dtype=dtype, device=device) for n in reversed(size)]
+
+
+def _along(values: Tensor, axis: int, d: int) -> Tensor:
+    """Values (N or 1, n) along x, y or z (axis 0, 1, 2) as a broadcastable (N or 1, [d,] h, w)."""
+    return values.reshape(values.shape[0], *[values.shape[1] if k == d - 1 - axis else 1 for k in range(d)])
+
+
+def _displacement(form: Basis | Field, size: Sequence[int], like: Tensor) -> Tensor:
     """Normalised displacement of every output pixel, (N, *size, d)."""
     if isinstance(form, Field):
         return form.displacement.to(like.dtype)
-    if isinstance(form, Basis):
-        with torch.autocast(like.device.type, enabled=False):
-            moved = torch.matmul(form.basis.to(like.dtype).flatten(0, -2), form.coefficients.to(like.dtype))
-        return moved.unflatten(1, tuple(size))
-    xy = base_grid(size, align_corners=align_corners, dtype=like.dtype, device=like.device)
-    return matrix_displacement(form.matrix.to(like.dtype), xy.flatten(0, -2)[None]).unflatten(1, tuple(size))
+    with torch.autocast(like.device.type, enabled=False):
+        moved = torch.matmul(form.basis.to(like.dtype).flatten(0, -2), form.coefficients.to(like.dtype))
+    return moved.unflatten(1, tuple(size))

@@ -1,7 +1,8 @@
 """warp(image, map, size): theta -> Map -> lowered form -> image, in one call.
 
 The file is not called warp.py: the package would then have a module and a function of one name, and importing the first
-would hide the second."""
+would hide the second.
+"""
 
 from collections.abc import Sequence
 

@@ -1,5 +1,6 @@
 """Config: everything that defines a run, as one frozen dataclass, and `key=value` overrides of it. No flag per
-field."""
+field.
+"""
 
 import dataclasses
 import difflib
@@ -37,6 +38,7 @@ class Config:
     schedule: str = "cosine"  # cosine (to 0) | steps (divided by 10 at each third)
     warmup: float = 0.02  # share of the run
     label_smoothing: float = 0.1
+    area_penalty: float = 0.0  # weight of (log of the area a transformer's pixel reads)^2: 0 lets it zoom freely
     clip: float = 0.0  # largest norm of the gradient; 0 = no limit
     seed: int = 0
     # What is written.
@@ -62,7 +64,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 _AT_LEAST: dict[str, float] = {
     **dict.fromkeys(("batch_size", "log_every", "checkpoint_every", "devices", "nodes"), 1),
-    **dict.fromkeys(("steps", "epochs", "seconds", "width", "seed", "threads", "clip", "weight_decay"), 0),
+    **dict.fromkeys(
+        ("steps", "epochs", "seconds", "width", "seed", "threads", "clip", "area_penalty", "weight_decay"), 0
+    ),
     **dict.fromkeys(("evaluations", "warmup", "label_smoothing", "momentum", "localization_rate", "learning_rate"), 0),
     "test_distortions": 1,
 }

@@ -1,5 +1,6 @@
 """Measure a run: error over fixed distortions of the test set, residual pose, within-class variance, and what the
-report shows."""
+report shows.
+"""
 
 from typing import Any
 
@@ -74,7 +75,8 @@ def snapshot(model: Aligned, data: DigitSet) -> dict[str, Tensor]:
 
 def evaluate(folder: RunFolder, device: torch.device | str = "cpu", digits: Digits | None = None) -> dict[str, Any]:
     """Evaluate the last checkpoint of a run; writes evaluation.json and evaluation.safetensors and returns the
-    record."""
+    record.
+    """
     config = folder.config()
     digits = digits if digits is not None else load_digits(config.digits)
     data = DigitSet(digits, config.data, config.seed, device)

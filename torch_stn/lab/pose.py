@@ -1,5 +1,6 @@
 """Residual pose: what is left of a digit's rotation, shift and scale after the transformer (error alone does not
-show alignment)."""
+show alignment).
+"""
 
 import torch
 from torch import Tensor
@@ -32,7 +33,8 @@ def residual(poses: Tensor, labels: Tensor) -> dict[str, float]:
     """Spread of poses (N, 4) within a class, averaged over classes: what no constant per class explains.
 
     Rotation: circular standard deviation sqrt(-2 ln |mean exp(i a)|), 54.4 degrees for U(-90, 90). Shift: root mean
-        square of the two axes. Log-scale: standard deviation."""
+        square of the two axes. Log-scale: standard deviation.
+    """
     spread = []
     for digit in labels.unique():
         rotation, x, y, log_scale = poses[labels == digit].double().unbind(-1)

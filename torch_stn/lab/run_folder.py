@@ -1,5 +1,6 @@
 """A run folder on disk: config, metrics, environment, checkpoints, snapshots. Nothing half-written is ever left as
-whole."""
+whole.
+"""
 
 import contextlib
 import json
@@ -114,7 +115,8 @@ class RunFolder:
 
     def save_checkpoint(self, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
         """Weights as safetensors, the rest for torch.load(weights_only=True), in a folder that appears whole; keeps
-        the last two."""
+        the last two.
+        """
         checkpoints = self.path / "checkpoints"
         final = checkpoints / f"step-{step:08d}"
         temporary = checkpoints / f".{final.name}.tmp"

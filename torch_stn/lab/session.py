@@ -30,7 +30,8 @@ def free_folder(parent: Path, name: str) -> Path:
 
 def start(config: Config, path: Path) -> RunFolder:
     """A new run folder; the network is built once, so that a config that cannot work says so before anything is
-    written."""
+    written.
+    """
     models.build(config)
     device = "cpu" if config.accelerator == "cpu" else str(launch(config).device)
     return RunFolder.create(path, config, environment(device))

@@ -1,5 +1,6 @@
 """The training loop. Every random number of a step is a function of (seed, step, sample), so resuming needs no
-generator state."""
+generator state.
+"""
 
 import math
 import signal
@@ -23,6 +24,7 @@ from torch_stn.lab.models.aligned import Aligned
 from torch_stn.lab.models.dropout import has_dropout, set_samples
 from torch_stn.lab.recorder import Recorder, Watch
 from torch_stn.lab.run_folder import RunFolder
+from torch_stn.transforms.maps import Map
 
 
 class Interrupted(Exception):
@@ -33,12 +35,16 @@ class Interrupted(Exception):
         self.step = step
 
 
-def train_step(
-    fabric: Fabric, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, config: Config
-) -> Tensor:
+def train_step(fabric: Fabric, model: Any, optimizer: torch.optim.Optimizer, batch: Batch, config: Config) -> Tensor:
     """One step: loss, gradients, update. Returns the loss, detached, on the device."""
     optimizer.zero_grad(set_to_none=True)
-    loss = F.cross_entropy(model(batch.images), batch.labels, label_smoothing=config.label_smoothing)
+    zoom: Tensor | float = 0.0
+    if config.area_penalty and isinstance(model.module, Aligned):
+        scores, theta = model(batch.images, return_theta=True)
+        zoom = config.area_penalty * area_penalty(model.module.transformer.transform(theta))
+    else:
+        scores = model(batch.images)
+    loss: Tensor = zoom + F.cross_entropy(scores, batch.labels, label_smoothing=config.label_smoothing)
     fabric.backward(loss)
     if config.clip:
         fabric.clip_gradients(model, optimizer, max_norm=config.clip, error_if_nonfinite=False)
@@ -117,6 +123,15 @@ def train(folder: RunFolder, digits: Digits, watch: Watch = lambda row: None) ->
         raise Interrupted(step)
 
 
+def area_penalty(map: Map) -> Tensor:
+    """Mean of (log |J|)^2 at the middle of the output, by central differences; exact for affine maps."""
+    ends = torch.tensor([[0.5, 0.0], [-0.5, 0.0], [0.0, 0.5], [0.0, -0.5]], dtype=map.dtype, device=map.device)
+    right, left, down, up = map.sources(ends[None]).unbind(1)
+    (ax, ay), (bx, by) = (right - left).unbind(-1), (down - up).unbind(-1)
+    # Mirrored and collapsed maps are as far from 1 as a hundredfold zoom.
+    return (ax * by - ay * bx).clamp(min=0.01).log().square().mean()
+
+
 def launch(config: Config) -> Fabric:
     """Fabric, launched: device, precision and processes."""
     try:
@@ -134,7 +149,8 @@ def launch(config: Config) -> Fabric:
 
 def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
     """Groups by learning rate and weight decay. Biases and the regression head do not decay: theta would be pulled
-    off the identity."""
+    off the identity.
+    """
     localization = set(model.transformer.parameters()) if isinstance(model, Aligned) else set()
     head = set(model.transformer.head.parameters()) if isinstance(model, Aligned) else set()
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}

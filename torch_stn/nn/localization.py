@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torch_stn.nn.one_channel import OneChannelConv
+
 
 class LocalizationFC(nn.Module):
     """Three fully connected layers of 32 units, ReLU after each: (N, *in_shape) -> (N, 32).
@@ -63,7 +65,8 @@ class LocalizationConv(nn.Module):
                 f"in_shape: wanted at least {28 if halve else 14} pixels a side, got {tuple(in_shape[1:])}"
             )
         self.halve = halve
-        self.conv1 = conv(in_shape[0], filters, 5)
+        grey = dims == 2 and in_shape[0] == 1
+        self.conv1 = OneChannelConv(filters, 5) if grey else conv(in_shape[0], filters, 5)
         self.conv2 = conv(filters, filters, 5)
         self.fc = nn.Linear(filters * prod(sides), hidden)
         self.out_features = hidden
@@ -72,6 +75,6 @@ class LocalizationConv(nn.Module):
         avg_pool, max_pool = (F.avg_pool2d, F.max_pool2d) if x.dim() == 4 else (F.avg_pool3d, F.max_pool3d)
         if self.halve:
             x = avg_pool(x, 2)
-        x = max_pool(F.relu(self.conv1(x)), 2)
+        x = F.relu(max_pool(self.conv1(x), 2))  # ReLU after pooling: the same values, a quarter of the work
         x = F.relu(self.conv2(x))
         return torch.relu(self.fc(x.flatten(1)))

@@ -16,7 +16,8 @@ def choose(problem: Problem, backend: str | None = None) -> ModuleType:
     """The backend asked for by name, or the first that can and does not step back.
 
     Raises: ValueError with the backend's own reason where it cannot; a backend asked for by name never falls back
-    silently."""
+    silently.
+    """
     if backend is not None:
         module = BACKENDS[_checks.one_of("backend", backend, BACKENDS)]
         reason = module.why_not(problem)

@@ -53,7 +53,8 @@ class Interpolation(nn.Module):
 
 class Nearest(Interpolation):
     """The paper's integer kernel: the nearest pixel. Halves go to the even neighbour, as in F.grid_sample; no
-    coordinate gradient."""
+    coordinate gradient.
+    """
 
     support = 1
     name = "nearest"

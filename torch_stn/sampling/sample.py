@@ -112,7 +112,8 @@ def read(
     backend: str | None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """What `sample` and `warp` share: choose a backend, ask for the points in its units, read, and measure the
-    coverage."""
+    coverage.
+    """
     interpolation = as_interpolation(mode)
     problem = Problem(
         dims=image.dim() - 2,
@@ -144,7 +145,8 @@ def read(
 
 def _read(image: Tensor, points: Tensor, interpolation: Interpolation, problem: Problem, backend: ModuleType) -> Tensor:
     """(n, C, *in), (m, M, d) -> (max(n, m), C, M); points that are not finite are taken out before the backend sees
-    them."""
+    them.
+    """
     n, m = image.shape[0], points.shape[0]
     if image.numel() == 0 or points.numel() == 0:
         # Nothing to read; still part of the graph, so that a backward pass through it works.

@@ -1,5 +1,6 @@
 """Families of maps: theta -> where to read in the image (paper 3.2). A new family is one file and one line of
-TRANSFORMS."""
+TRANSFORMS.
+"""
 
 from torch_stn.transforms.base import Transform as Transform
 from torch_stn.transforms.basis import Basis as Basis

@@ -63,7 +63,8 @@ class Transform(nn.Module):
 
     def lower(self, theta: Tensor, size: Sequence[int], *, align_corners: bool = False) -> lowered.Lowered:
         """The lowered form for an output of ``size``; families with a matrix or a constant basis do better than a
-        field."""
+        field.
+        """
         xy = base_grid(size, align_corners=align_corners, dtype=theta.dtype, device=theta.device)
         return lowered.Field(self.displacement(theta, xy.flatten(0, -2)[None]).unflatten(1, tuple(size)))
 

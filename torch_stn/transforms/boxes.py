@@ -16,7 +16,8 @@ def map_boxes(
     """The tight axis-aligned box around each moved box outline.
 
     Every edge is cut at ``samples`` points (its corners among them), since a curved map may push the middle of an edge
-    further out than its ends. Gradients flow to the points that touch the box."""
+    further out than its ends. Gradients flow to the points that touch the box.
+    """
     d = boxes.shape[-1] // 2
     if boxes.dim() != 3 or boxes.shape[-1] not in (4, 6):
         raise ValueError(

@@ -1,5 +1,6 @@
 """Map: a family at one theta. It says where every output point reads in the image, and how points and boxes move
-with the picture."""
+with the picture.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from torch_stn import _checks, lowered
 from torch_stn.coordinates import base_grid
@@ -20,7 +22,8 @@ class Map(ABC):
     """Output -> source, as in the paper: ``sources(xy)`` = T_theta(xy), in normalised coordinates.
 
     A subclass gives ``displacement``; everything else follows. Inverses and compositions are Maps, not thetas (the
-    inverse of a thin-plate spline is no thin-plate spline)."""
+    inverse of a thin-plate spline is no thin-plate spline).
+    """
 
     dims: int  # 2 or 3
     batch: int  # N; 1 serves any batch
@@ -49,7 +52,7 @@ class Map(ABC):
         _checks.points(xy, self.dims, "xy")
         _checks.broadcast_batch("theta", self.batch, "xy", xy.shape[0])
         flat = xy.to(self.dtype).reshape(xy.shape[0], -1, self.dims)
-        return (flat + self.displacement(flat)).unflatten(1, xy.shape[1:-1])
+        return (flat + self.displacement(flat)).reshape(-1, *xy.shape[1:])
 
     def grid(self, size: Sequence[int], *, align_corners: bool = False) -> Tensor:
         """Normalised sampling points of every output pixel, (N, *size, d): an export, as F.grid_sample reads it."""
@@ -59,12 +62,14 @@ class Map(ABC):
 
     def points(self, xy: Tensor) -> Tensor:
         """Where points ``xy`` of the *input* picture land in the output: the way the picture moves. (N or 1, *S, d),
-        normalised."""
+        normalised.
+        """
         return self.inverse().sources(xy)
 
     def boxes(self, boxes: Tensor) -> Tensor:
         """Boxes (N, B, 2d) of the input picture -> the tight axis-aligned boxes around them in the output,
-        normalised."""
+        normalised.
+        """
         return map_boxes(self.points, boxes)
 
     def inverse(self) -> "Map":
@@ -140,7 +145,8 @@ class InverseMap(Map):
 
     Solves T(s) = p for s. Gradients to p and theta are exact to first order (J^-1, -J^-1 dT/dtheta), whatever
     the number of iterations. A point that did not converge (a fold, a point that T never reaches) becomes NaN, which
-    samplers read as outside."""
+    samplers read as outside.
+    """
 
     iterations = 50
     max_step = 0.25  # normalised units; keeps Newton from jumping over a fold
@@ -171,7 +177,8 @@ class InverseMap(Map):
 
     def _solve(self, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Newton from the target itself: the solution, dT/ds there, and which points converged; nothing of it has a
-        gradient."""
+        gradient.
+        """
         tolerance = 64 * torch.finfo(target.dtype).eps
         solution = target
         for _ in range(self.iterations):
@@ -187,14 +194,15 @@ class InverseMap(Map):
 
     def _linearise(self, at: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """T(at) - target and the Jacobian dT/dxy (N, M, d, d); T acts on each point alone, so d backward passes give
-        all of it."""
-        with torch.enable_grad():
-            variable = at.detach().requires_grad_()
-            moved = self.forward_map.displacement(variable)
-            rows = [
-                torch.autograd.grad(moved[..., i].sum(), variable, retain_graph=True, allow_unused=True)[0]
-                for i in range(self.dims)
-            ]
+        all of it.
+        """
         identity = torch.eye(self.dims, dtype=at.dtype, device=at.device)
-        jacobian = torch.stack([torch.zeros_like(at) if row is None else row for row in rows], dim=-2) + identity
-        return at + moved.detach() - target, jacobian
+        at = at.detach()
+        # Forward mode needs no graph, so it also works where gradients are off for good, as in inference mode.
+        columns = []
+        with forward_ad.dual_level():
+            for direction in identity:
+                moved = self.forward_map.displacement(forward_ad.make_dual(at, direction.expand_as(at).clone()))
+                moved, column = forward_ad.unpack_dual(moved)
+                columns.append(torch.zeros_like(at) if column is None else column.detach())
+        return at + moved.detach() - target, torch.stack(columns, dim=-1) + identity

@@ -13,7 +13,8 @@ from torch_stn.transforms.maps import Map
 
 class MatrixMap(Map):
     """The map of a matrix (N, d, d + 1), affine, or (N, d + 1, d + 1), projective; closed under inverse and
-    composition."""
+    composition.
+    """
 
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix
@@ -36,7 +37,8 @@ class MatrixMap(Map):
 
     def inverse(self) -> "MatrixMap":
         """In closed form. A singular matrix gives points that are not finite, which samplers read as outside; it
-        never raises."""
+        never raises.
+        """
         inverse = torch.linalg.inv_ex(self.homogeneous())[0]
         return MatrixMap(inverse[:, : self.matrix.shape[1]])
 

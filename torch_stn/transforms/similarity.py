@@ -1,5 +1,7 @@
 """Rotation, isotropic scale and translation in the plane."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -26,8 +28,8 @@ class Similarity(MatrixTransform):
 
     def __init__(self, aspect: float = 1.0) -> None:
         super().__init__(dims=2)
-        if not aspect > 0:
-            raise ValueError(f"aspect: wanted width / height > 0, got {aspect!r}")
+        if not 0 < aspect < math.inf:
+            raise ValueError(f"aspect: wanted width / height, finite and > 0, got {aspect!r}")
         self.aspect = aspect
 
     def extra_repr(self) -> str:

@@ -1,5 +1,7 @@
 """The thin-plate spline on any set of control points."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -42,7 +44,7 @@ class ThinPlateSpline(BasisTransform):
         regularization: float = 0.0,
         perturbation: float = 0.01,
     ) -> None:
-        if regularization < 0:
+        if not 0 <= regularization < math.inf:
             raise ValueError(f"regularization: wanted a number >= 0, got {regularization!r}")
         centres = _control_points(control_points, span)
         solution = _cardinal_solution(centres, regularization)
@@ -67,7 +69,8 @@ class ThinPlateSpline(BasisTransform):
 
     def functions(self, xy: Tensor) -> Tensor:
         """B(xy): (..., 2) -> (..., K), float64; B_k is 1 at p_k and 0 at the other control points (without
-        regularisation)."""
+        regularisation).
+        """
         return _spline_terms(xy.double(), self.identity_theta) @ self.solution
 
     def functions_on(
@@ -80,7 +83,8 @@ class ThinPlateSpline(BasisTransform):
         if key not in self._cache:
             if len(self._cache) >= _CACHED_SIZES:
                 self._cache.pop(next(iter(self._cache)))
-            with torch.no_grad():
+            # Made outside inference mode, so that what evaluation kept can serve training.
+            with torch.inference_mode(False), torch.no_grad():
                 self._cache[key] = super().functions_on(size, align_corners, torch.float64, device).to(dtype)
         return self._cache[key]
 

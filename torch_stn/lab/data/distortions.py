@@ -92,7 +92,8 @@ def _warped(draw_map: Callable[[Tensor, int], Map]) -> Callable[[Tensor, Tensor,
 
 def _placed(angle: Tensor, scale: Tensor, shift: Tensor, size: int) -> Map:
     """A digit turned by angle [rad], scaled, then shifted (B, 2) [px] from the middle of a canvas:
-    source = R(-angle) (p - shift) / scale."""
+    source = R(-angle) (p - shift) / scale.
+    """
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
     turn = torch.stack([cos, sin, -sin, cos], dim=-1).unflatten(-1, (2, 2))
     offset = -(turn * shift[:, None, :]).sum(dim=-1)
@@ -107,7 +108,8 @@ def _r(samples: Tensor, seed: int) -> Map:
 
 def _rts(samples: Tensor, seed: int) -> Map:
     """RTS: turned by U(-45, 45) degrees, scaled by s = U(0.7, 1.2), placed anywhere on 42 x 42 where the upright box of
-    side 28 s stays inside; the turn may cut its corners, which are black in MNIST."""
+    side 28 s stays inside; the turn may cut its corners, which are black in MNIST.
+    """
     unit = uniform(seed, samples, RTS_POSE, 4, -1.0, 1.0)
     low, high = RTS_SCALE
     scale = (low + high) / 2 + (high - low) / 2 * unit[:, 1]
@@ -118,7 +120,8 @@ def _rts(samples: Tensor, seed: int) -> Map:
 def _p(samples: Tensor, seed: int) -> Map:
     """P: scaled by U(0.75, 1), then each corner of that square moved by N(0, 5 px) along x and y; the homography that
     does it. A quad that is not convex (1.4 % of them), which no homography reaches with all of the digit in sight, is
-    redrawn, up to three times; after that (once in 10^7) the corners stay."""
+    redrawn, up to three times; after that (once in 10^7) the corners stay.
+    """
     quads = _quads(samples, seed)
     first = convex(quads).to(torch.uint8).argmax(dim=1)  # the first of equal ones
     return Projective()(square_to_quad(quads[torch.arange(len(first), device=first.device), first])).inverse()
@@ -134,7 +137,8 @@ def _quads(samples: Tensor, seed: int) -> Tensor:  # (B, CANDIDATES + 1, 4, 2)
 
 def _e(samples: Tensor, seed: int) -> Map:
     """E: scaled by U(0.75, 1), then bent by a thin-plate spline whose 4 x 4 grid over the whole canvas is moved by
-    N(0, 1.5 px) along x and y."""
+    N(0, 1.5 px) along x and y.
+    """
     spline = _spline(samples.device)
     scale = uniform(seed, samples, E_SCALE, 1, *SMALLER)
     moved = normal(seed, samples, E_POINTS, 32, 0.0, CONTROL_PX / HALF).unflatten(1, (16, 2))
@@ -150,7 +154,8 @@ def _plain(digits: Tensor, indices: Tensor, samples: Tensor, seed: int, size: in
 
 def _tc(digits: Tensor, indices: Tensor, samples: Tensor, seed: int, size: int) -> Distorted:
     """TC: the digit anywhere on black 60 x 60, in whole pixels, and six 6 x 6 pieces cut anywhere from other digits and
-    pasted anywhere; brightness adds and is clamped at 1."""
+    pasted anywhere; brightness adds and is clamped at 1.
+    """
     batch, device = len(samples), samples.device
     corner = integers(seed, samples, TC_PLACE, 2, size - SIDE + 1)
     others = (indices[:, None] + 1 + integers(seed, samples, TC_OTHER, PATCHES, len(digits) - 1)) % len(digits)

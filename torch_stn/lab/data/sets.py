@@ -1,5 +1,6 @@
 """A distorted set on a device: training batches by step, test batches by distortion, both functions of numbers
-alone."""
+alone.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -1,5 +1,6 @@
 """One file an experiment: a claim of a paper, the command that checks it, and its Config. The folder is the
-registry."""
+registry.
+"""
 
 import difflib
 import importlib

@@ -4,7 +4,8 @@
 
 FCN and ST-FCN train for the same number of seconds, then ST-CNN; RTS distortions (rotation, scale, shift).
 Source: the RTS column of the paper's Table 1 (FCN 5.2, ST-FCN affine 0.8, ST-CNN affine 0.5 %, with 60,000 digits and
-hours)."""
+hours).
+"""
 
 from dataclasses import replace
 

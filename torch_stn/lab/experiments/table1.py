@@ -3,7 +3,8 @@
     stn train table1 model=st-fcn transform=affine data=r
 
 Source: Jaderberg et al. 2015, section 4.1, Table 1, and appendix A.4. Networks, distortions and parameter budget are
-the paper's; the optimiser is ours (AdamW, cosine), which the paper's plain SGD is not."""
+the paper's; the optimiser is ours (AdamW, cosine), which the paper's plain SGD is not.
+"""
 
 from torch_stn.lab.config import Config
 

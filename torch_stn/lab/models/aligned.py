@@ -11,7 +11,8 @@ class Aligned(nn.Module):
     """Transformer on the input image, then ``pool`` x average pooling, then the classifier: (N, 1, H, W) -> (N, 10).
 
     Pooling comes after the transformer where the set is drawn on a larger canvas (PAPER A.4: RTS and TC): bilinear
-    reading that shrinks would alias."""
+    reading that shrinks would alias.
+    """
 
     def __init__(self, transformer: SpatialTransformer, classifier: nn.Module, *, pool: int = 1) -> None:
         super().__init__()
@@ -19,8 +20,11 @@ class Aligned(nn.Module):
         self.classifier = classifier
         self.pool = pool
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classify(self.transformer(x))
+    def forward(self, x: Tensor, *, return_theta: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Class scores; with ``return_theta`` also theta, (N, P)."""
+        theta = self.transformer.theta(x)
+        scores = self.classify(self.transformer.read(x, theta))
+        return (scores, theta) if return_theta else scores
 
     def classify(self, aligned: Tensor) -> Tensor:
         """Class scores of what the transformer wrote."""

@@ -1,8 +1,9 @@
 """The paper's classifiers (A.4): FCN and CNN, and the CNN with batch norm that an honest table shows beside them."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from torch_stn.nn.one_channel import OneChannelConv
 
 CLASSES = 10
 FCN_BUDGET = 400_000  # parameters, of the whole network (PAPER: "about 400k")
@@ -32,29 +33,12 @@ def fcn_units(side: int, spent: int = 0) -> int:
     return units
 
 
-class OneChannelConv(nn.Conv2d):
-    """A convolution of one input channel, computed on its k column-shifted copies with a k x 1 kernel.
-
-    The same weights and the same result; on a CPU the backward pass of a one-channel convolution is several times
-    slower."""
-
-    def __init__(self, out_channels: int, kernel_size: int) -> None:
-        super().__init__(1, out_channels, kernel_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu":
-            return super().forward(x)
-        k = self.weight.shape[-1]
-        width = x.shape[3] - k + 1
-        shifted = torch.cat([x[..., j : j + width] for j in range(k)], dim=1)
-        return F.conv2d(shifted, self.weight.permute(0, 3, 2, 1), self.bias)
-
-
 class CNN(nn.Module):
     """conv 9x9 - pool 2 - conv 7x7 - pool 2 - class scores: (N, 1, side, side) -> (N, 10).
 
     Pooling windows in ceil mode, so that the 21 pixels left of RTS after its average pooling fit. ``batch_norm`` after
-    each convolution makes it the stronger baseline."""
+    each convolution makes it the stronger baseline.
+    """
 
     def __init__(self, side: int, filters: int, *, batch_norm: bool = False) -> None:
         super().__init__()

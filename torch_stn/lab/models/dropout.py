@@ -1,5 +1,6 @@
 """Dropout whose mask is a function of (seed, global sample number, layer), so that a resumed run drops what an
-unbroken one did."""
+unbroken one did.
+"""
 
 from torch import Tensor, nn
 

@@ -39,6 +39,7 @@ def render(runs: Sequence[Run]) -> str:
         tiles=_tiles(runs, called),
         table=_table(runs, called),
         residuals=any(run.pose(key) for run in runs for key, *_ in words.QUANTITIES),
+        shares=any(run.variance_share for run in runs),
         legend=[(name, *figures.style(index)) for index, name in enumerate(called)],
         curves=figures.curves(runs, called),
         class_colours=figures.CLASS_COLOURS,

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 # A frame may reach outside the picture: this share of the larger side is shown around it, black as it reads there.
-MARGIN = 0.16
+MARGIN = 0.2
 # A line whose points stay this close to its chord is written as two points (affine frames: most of the bytes).
 STRAIGHT = 0.04
 # Beyond this many pixels a projective frame is on its way to infinity: not drawn.

@@ -111,6 +111,11 @@ class Run:
         """Within-class pixel variance (before, after) the transformer."""
         return _before_after((self.evaluation or {}).get("variance"))
 
+    @property
+    def variance_share(self) -> tuple[float, float] | None:
+        """The same as a share of the mean squared pixel, which zooming in does not raise."""
+        return _before_after((self.evaluation or {}).get("variance_share"))
+
 
 def read_run(folder: str | Path) -> Run:
     """Read and check a run folder; UserError names the file and what is wrong with it."""

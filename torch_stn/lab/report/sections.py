@@ -100,7 +100,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         if pair := run.pose(key):
             facts.append((f"Residual {word}", words.change(pair, unit)))
     if run.variance:
-        facts.append(("Within-class variance", words.change(run.variance, "")))
+        share = words.shares(run)
+        facts.append(("Within-class variance", words.change(run.variance, "") + (f" ({share})" if share else "")))
     return facts
 
 

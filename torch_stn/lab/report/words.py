@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch_stn.lab.report.runs import Run
 
@@ -113,7 +114,7 @@ def learned(run: Run) -> list[str]:
 
 def _measured(run: Run) -> list[tuple[str, str, tuple[float, float]]]:
     """Quantity, unit and residual (before, after), of those that the set distorts at all."""
-    return [(word, unit, pair) for key, word, unit in QUANTITIES if (pair := run.pose(key)) and pair[0] > 1e-6]
+    return [(word, unit, pair) for key, word, unit in QUANTITIES if (pair := run.pose(key)) and pair[0] > 1e-3]
 
 
 def _alignment(run: Run) -> str:
@@ -129,10 +130,15 @@ def _alignment(run: Run) -> str:
         verdict += f", and in part to {_list(partly)} them" if partly else ""
     elif partly:
         verdict = f"From class labels alone it learned in part to {_list(partly)} the digits"
-    went = [(word, f"from {figure(before)}{unit} to {figure(after)}{unit}") for word, unit, (before, after) in measured]
-    (word, change), *others = went
-    spread = [f"the spread of {word} went {change}", *(f"that of {word} {change}" for word, change in others)]
+    spread = [f"that of {word} {_went(pair, unit)}" for word, unit, pair in measured]
+    spread[0] = spread[0].replace("that", "the spread", 1)
     return f"{verdict}: within a class, {_list(spread)}."
+
+
+def _went(pair: tuple[float, float], unit: str) -> str:
+    """A change as a verb with its object."""
+    before, after = (f"{figure(value)}{unit}" for value in pair)
+    return f"stayed at {before}" if before == after else f"went from {before} to {after}"
 
 
 def rows(runs: Sequence[Run], called: Sequence[str]) -> list[list[Cell]]:
@@ -144,22 +150,31 @@ def _row(run: Run, name: str) -> list[Cell]:
     record = run.evaluation or {}
     steps = record.get("train_steps") or (run.loss.step[-1] if len(run.loss) else None)
     seconds = record.get("train_seconds") or (run.loss.seconds[-1] if len(run.loss) else None)
+    parameters = record.get("parameters")
     error = Cell("not evaluated")
     if run.evaluation:
-        counts = (("distortions", "distortions"), ("test_images", "digits"))
-        tests = [f"{record[key]:,} {word}" for key, word in counts if _count(record.get(key))]
-        error = Cell(error_text(run), " \N{MULTIPLICATION SIGN} ".join(tests))
+        error = Cell(error_text(run), _tested(record))
     return [
         Cell(name, "" if run.name in name else run.name),
         Cell(run.data, str(record.get("digits") or "")),
         error,
         *(Cell(change(run.pose(key), unit)) for key, _, unit in QUANTITIES),
-        Cell(change(run.variance, "")),
-        Cell(f"{record['parameters']:,}" if _count(record.get("parameters")) else NOTHING),
+        Cell(change(run.variance, ""), shares(run)),
+        Cell(f"{parameters:,}" if isinstance(parameters, int) else NOTHING),
         Cell(duration(seconds) or NOTHING, f"{int(steps):,}{NBSP}steps" if steps else ""),
         Cell(str(run.config.get("seed", NOTHING))),
         Cell(str(run.environment.get("device", NOTHING))),
     ]
+
+
+def _tested(record: dict[str, Any]) -> str:
+    """How many pictures the error is of: distortions times digits."""
+    pictures, distortions = record.get("test_images"), record.get("distortions")
+    if not isinstance(pictures, int):
+        return ""
+    if not isinstance(distortions, int) or distortions < 2 or pictures % distortions:
+        return f"{pictures:,}{NBSP}digits"
+    return f"{distortions} \N{MULTIPLICATION SIGN} {pictures // distortions:,} digits".replace(" ", NBSP)
 
 
 def error_text(run: Run) -> str:
@@ -170,6 +185,12 @@ def error_text(run: Run) -> str:
     if not isinstance(spread, int | float) or not spread or not math.isfinite(spread):
         return text
     return f"{text.removesuffix(f'{NBSP}%')} ± {spread:.2f}{NBSP}%"
+
+
+def shares(run: Run) -> str:
+    """Within-class variance as a share of the mean squared pixel, before → after; empty where it was not measured."""
+    pair = run.variance_share
+    return f"share {100 * pair[0]:.0f} → {100 * pair[1]:.0f} %".replace(" ", NBSP) if pair else ""
 
 
 def change(pair: tuple[float, float] | None, unit: str) -> str:
@@ -198,11 +219,6 @@ def duration(seconds: object) -> str:
         return f"{whole}{NBSP}s" if seconds >= 10 else f"{seconds:.1f}{NBSP}s"
     hours, minutes = divmod(whole // 60, 60)
     return (f"{minutes} min {whole % 60:02d} s" if not hours else f"{hours} h {minutes:02d} min").replace(" ", NBSP)
-
-
-def _count(value: object) -> bool:
-    """Whether a JSON value is a whole number."""
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _list(words: Sequence[str]) -> str:

@@ -56,7 +56,8 @@ def sample(
 
 def _axis(x: Tensor, n: int, interpolation: Interpolation, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
     """Along one axis: tap indices in [0, n), their weights, and 1 where the tap lies in the image; each (N, M,
-    support)."""
+    support).
+    """
     support, rule = interpolation.support, PADDINGS[problem.padding]
     if rule is not None and support <= 2:
         # The coordinate itself is brought inside; wider kernels bring each tap inside. The values are the same either
