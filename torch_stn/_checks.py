@@ -1,6 +1,8 @@
 """Every message about a wrong shape, dtype or device: the argument, what came, what was wanted."""
 
+import math
 from collections.abc import Iterable, Sequence
+from operator import index
 
 import torch
 from torch import Tensor
@@ -58,16 +60,29 @@ def broadcast_batch(first: str, n: int, second: str, m: int) -> int:
     return m if n == 1 else n
 
 
+def number(name: str, value: object) -> float:
+    """A finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: wanted a number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: wanted a finite number, got {value!r}")
+    return float(value)
+
+
 def size(value: Sequence[int] | None, dims: int, default: Iterable[int]) -> tuple[int, ...]:
     """An output size (h, w) or (d, h, w); None means the default."""
     if value is None:
         return tuple(int(n) for n in default)
     wanted = "(h, w)" if dims == 2 else "(d, h, w)"
-    if isinstance(value, int) or len(value) != dims:
+    try:
+        whole = tuple(index(n) for n in value)
+    except TypeError:
+        raise ValueError(f"size: wanted {wanted} of whole numbers, got {value!r}") from None
+    if len(whole) != dims:
         raise ValueError(f"size: wanted {wanted}, got {value!r}")
-    if any(int(n) < 1 for n in value):
-        raise ValueError(f"size: every entry of {wanted} must be at least 1, got {tuple(value)}")
-    return tuple(int(n) for n in value)
+    if min(whole) < 1:
+        raise ValueError(f"size: every entry of {wanted} must be at least 1, got {whole}")
+    return whole
 
 
 def one_of(name: str, value: str, allowed: Iterable[str]) -> str:

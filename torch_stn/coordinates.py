@@ -96,6 +96,11 @@ def half_extents(in_size: Sequence[int], align_corners: bool) -> list[float]:
     return [(n - 1) / 2 if align_corners else n / 2 for n in reversed(in_size)]
 
 
+def as_list(points: Tensor) -> Tensor:
+    """Points of any arrangement (N, *S, d) as a list (N, M, d)."""
+    return points.flatten(1, -2) if points.dim() > 2 else points[:, None]
+
+
 def to_pixel(points: Tensor, in_size: Sequence[int], *, align_corners: bool = False) -> Tensor:
     """Normalised points (..., d) -> pixel points of an image of ``in_size`` (H, W) or (D, H, W).
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_stn import _checks
-from torch_stn.coordinates import UNITS, base_pixels, to_normalized, to_pixel
+from torch_stn.coordinates import UNITS, as_list, base_pixels, to_normalized, to_pixel
 from torch_stn.sampling.choose import choose
 from torch_stn.sampling.interpolation import Interpolation, as_interpolation
 from torch_stn.sampling.padding import PADDINGS
@@ -119,7 +119,7 @@ def read(
         dims=image.dim() - 2,
         interpolation=interpolation.name,
         padding=_checks.one_of("padding_mode", padding_mode, PADDINGS),
-        fill=float(fill),
+        fill=_checks.number("fill", fill),
         align_corners=bool(align_corners),
         units=units,
         in_size=tuple(image.shape[2:]),
@@ -130,17 +130,16 @@ def read(
     )
     chosen = choose(problem, backend)
     points = points_in(chosen.UNITS)
-    values = _read(image.to(sampling_dtype(image)), points.flatten(1, -2), interpolation, problem, chosen)
-    values = values.to(image.dtype).unflatten(2, points.shape[1:-1])
+    values = _read(image.to(sampling_dtype(image)), as_list(points), interpolation, problem, chosen)
+    values = values.to(image.dtype).reshape(*values.shape[:2], *points.shape[1:-1])
     if not return_mask:
         return values
     covered = replace(problem, padding="zeros", fill=0.0, image_grad=False)
     chosen = choose(covered)
     ones = torch.ones(1, 1, *problem.in_size, dtype=points.dtype, device=image.device)
-    mask = _read(ones, points_in(chosen.UNITS).flatten(1, -2), interpolation, covered, chosen).clamp(0, 1)
-    return values, mask.to(image.dtype).unflatten(2, points.shape[1:-1]).expand(
-        values.shape[0], *[-1] * (values.dim() - 1)
-    )
+    mask = _read(ones, as_list(points_in(chosen.UNITS)), interpolation, covered, chosen).clamp(0, 1)
+    mask = mask.to(image.dtype).reshape(*mask.shape[:2], *points.shape[1:-1])
+    return values, mask.expand(values.shape[0], *[-1] * (mask.dim() - 1))
 
 
 def _read(image: Tensor, points: Tensor, interpolation: Interpolation, problem: Problem, backend: ModuleType) -> Tensor:

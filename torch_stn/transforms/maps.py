@@ -2,6 +2,7 @@
 with the picture.
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from torch_stn import _checks, lowered
-from torch_stn.coordinates import base_grid
+from torch_stn.coordinates import as_list, base_grid
 from torch_stn.transforms.boxes import map_boxes
 
 if TYPE_CHECKING:
@@ -51,12 +52,13 @@ class Map(ABC):
         """Where the output points ``xy`` (N or 1, *S, d) read in the input: T_theta(xy), (N, *S, d), normalised."""
         _checks.points(xy, self.dims, "xy")
         _checks.broadcast_batch("theta", self.batch, "xy", xy.shape[0])
-        flat = xy.to(self.dtype).reshape(xy.shape[0], -1, self.dims)
-        return (flat + self.displacement(flat)).reshape(-1, *xy.shape[1:])
+        flat = as_list(xy.to(self.dtype))
+        moved = flat + self.displacement(flat)
+        return moved.reshape(moved.shape[0], *xy.shape[1:])
 
     def grid(self, size: Sequence[int], *, align_corners: bool = False) -> Tensor:
         """Normalised sampling points of every output pixel, (N, *size, d): an export, as F.grid_sample reads it."""
-        size = _checks.size(size, self.dims, ())
+        size = _checks.size(tuple(size), self.dims, ())
         xy = base_grid(size, align_corners=align_corners, dtype=self.dtype, device=self.device)
         return self.sources(xy[None])
 
@@ -197,10 +199,12 @@ class InverseMap(Map):
         all of it.
         """
         identity = torch.eye(self.dims, dtype=at.dtype, device=at.device)
-        at = at.detach()
+        at = at.detach().clone()  # forward mode takes no expanded tensors
         # Forward mode needs no graph, so it also works where gradients are off for good, as in inference mode.
         columns = []
-        with forward_ad.dual_level():
+        with warnings.catch_warnings(), forward_ad.dual_level():
+            # On its first use of forward mode torch compiles rules of its own with a function it has deprecated.
+            warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)
             for direction in identity:
                 moved = self.forward_map.displacement(forward_ad.make_dual(at, direction.expand_as(at).clone()))
                 moved, column = forward_ad.unpack_dual(moved)

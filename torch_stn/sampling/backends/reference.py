@@ -41,21 +41,23 @@ def sample(
     for taps in product(range(interpolation.support), repeat=dims):
         index = torch.zeros_like(axes[0][0][..., 0])
         weight = torch.ones_like(outside)
-        inside = torch.ones_like(outside)
+        inside = torch.ones_like(outside, dtype=torch.bool)
         for axis, tap in enumerate(taps):
             indices, weights, insides = axes[axis]
             index = index * in_size[axis] + indices[..., tap]
             weight = weight * weights[..., tap]
-            inside = inside * insides[..., tap]
-        total = total + _read(flat_image, index) * (weight * inside)[:, None]
-        outside = outside + weight * (1 - inside)
+            inside = inside & insides[..., tap]
+        # Selected, not multiplied by 0: an image may hold NaN or inf where a tap only seems to read.
+        read = torch.where(inside[:, None], _read(flat_image, index), 0.0)
+        total = total + read * weight[:, None]
+        outside = outside + torch.where(inside, 0.0, weight)
     if problem.fill != 0.0:
         total = total + problem.fill * outside[:, None]
     return total
 
 
 def _axis(x: Tensor, n: int, interpolation: Interpolation, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
-    """Along one axis: tap indices in [0, n), their weights, and 1 where the tap lies in the image; each (N, M,
+    """Along one axis: tap indices in [0, n), their weights, and whether the tap lies in the image; each (N, M,
     support).
     """
     support, rule = interpolation.support, PADDINGS[problem.padding]
@@ -72,7 +74,7 @@ def _axis(x: Tensor, n: int, interpolation: Interpolation, problem: Problem) -> 
     if rule is not None:
         taps = rule(taps, n, problem.align_corners)
     inside = (taps >= 0) & (taps <= n - 1)
-    return taps.clamp(0, n - 1).round().long(), weights, inside.to(x.dtype)
+    return taps.clamp(0, n - 1).round().long(), weights, inside
 
 
 def _read(flat_image: Tensor, index: Tensor) -> Tensor:

@@ -1,0 +1,353 @@
+"""The networks of the experiments: sizes as the paper's, starting weights by seed, dropout by sample."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_run import tiny_config
+from torch import nn
+
+from torch_stn.lab import models
+from torch_stn.lab.data.distortions import DISTORTIONS
+from torch_stn.lab.errors import UserError
+from torch_stn.lab.models import build, count_parameters
+from torch_stn.lab.models.aligned import Aligned
+from torch_stn.lab.models.classifiers import CNN, CNN_FILTERS, FCN, FCN_BUDGET, OneChannelConv, fcn_units
+from torch_stn.lab.models.dropout import SampleDropout, has_dropout, set_samples
+from torch_stn.lab.models.tutorial import TutorialClassifier, TutorialLocalization
+from torch_stn.nn import LocalizationConv, LocalizationFC, SpatialTransformer
+from torch_stn.transforms import Affine, Projective, ThinPlateSpline
+
+# Thousands of parameters, computed from the paper's description (A.4).
+FCN_COUNTS = {
+    28: {128: 118, 192: 190, 224: 228, 256: 269},
+    30: {128: 133, 192: 212, 224: 254, 256: 299},
+    42: {128: 244, 192: 378, 224: 448, 256: 520},
+    60: {128: 479, 192: 730, 224: 859, 256: 990},
+}
+CNN_COUNTS = {
+    28: {32: 54, 48: 119, 64: 209},
+    30: {32: 54, 48: 119, 64: 209},
+    42: {32: 61, 48: 129, 64: 222},
+    60: {32: 85, 48: 165, 64: 270},
+}
+LOCALIZATION_COUNTS = {28: (27.4, 11.1), 42: (58.8, 17.1), 60: (117.5, 43.1)}
+NETWORKS = ("fcn", "cnn", "bn-cnn", "st-fcn", "st-cnn")
+
+
+def rows(table: dict[int, dict[int, int]]) -> list[tuple[int, int, int]]:
+    return [(side, width, count) for side, counts in table.items() for width, count in counts.items()]
+
+
+# Sizes
+
+
+@pytest.mark.parametrize(("side", "units", "thousands"), rows(FCN_COUNTS))
+def test_parameters_of_the_fcn(side: int, units: int, thousands: int) -> None:
+    net = FCN(side, units)
+    assert abs(count_parameters(net) / 1000 - thousands) <= 0.6  # the table mixes rounding and cutting
+    assert net(torch.zeros(2, 1, side, side)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(("side", "filters", "thousands"), rows(CNN_COUNTS))
+def test_parameters_of_the_cnn(side: int, filters: int, thousands: int) -> None:
+    net = CNN(side, filters)
+    assert abs(count_parameters(net) / 1000 - thousands) <= 0.6
+    assert net(torch.zeros(2, 1, side, side)).shape == (2, 10)
+    normed = CNN(side, filters, batch_norm=True)
+    assert count_parameters(normed) == count_parameters(net) + 4 * filters
+
+
+@pytest.mark.parametrize("side", LOCALIZATION_COUNTS)
+def test_parameters_of_the_localisation(side: int) -> None:
+    counts = [
+        count_parameters(SpatialTransformer(features((1, side, side)), Affine())) / 1000
+        for features in (LocalizationFC, LocalizationConv)
+    ]
+    assert counts == pytest.approx(LOCALIZATION_COUNTS[side], abs=0.06)
+
+
+@pytest.mark.parametrize(("transform", "numbers"), [(Affine(), 6), (Projective(), 8), (ThinPlateSpline(4), 32)])
+def test_the_regression_has_as_many_outputs_as_the_transform_has_parameters(
+    transform: nn.Module, numbers: int
+) -> None:
+    net = SpatialTransformer(LocalizationFC((1, 28, 28)), transform)  # type: ignore[arg-type]
+    assert net.head.weight.shape == (numbers, 32)
+
+
+@pytest.mark.parametrize("data", DISTORTIONS)
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("transform", ["affine", "tps"])
+def test_whole_networks_keep_the_budget_and_use_it(name: str, data: str, transform: str) -> None:
+    net = build(tiny_config(f"model={name}", f"data={data}", f"transform={transform}", "width=0"))
+    count = count_parameters(net)
+    assert count <= FCN_BUDGET
+    classifier = net.classifier if isinstance(net, Aligned) else net
+    if isinstance(classifier, FCN):
+        units = classifier.fc2.in_features
+        wider = FCN(round(classifier.fc1.in_features**0.5), units + 8)
+        assert units == 256 or count - count_parameters(classifier) + count_parameters(wider) > FCN_BUDGET
+    else:
+        assert isinstance(classifier, CNN)
+        assert classifier.conv1.out_channels == classifier.conv2.out_channels == CNN_FILTERS == 64
+    side = DISTORTIONS[data].size
+    assert net(torch.rand(2, 1, side, side)).shape == (2, 10)
+
+
+def test_widths_that_are_asked_for_are_taken() -> None:
+    fcn, cnn = (build(tiny_config(f"model={name}", "width=24")) for name in ("fcn", "st-cnn"))
+    assert isinstance(fcn, FCN)
+    assert fcn.fc1.out_features == fcn.fc2.out_features == 24
+    assert isinstance(cnn, Aligned)
+    assert cnn.classifier.conv1.out_channels == 24
+
+
+def test_fcn_units() -> None:
+    assert fcn_units(28) == fcn_units(14) == 256
+    assert fcn_units(42) == 200
+    assert fcn_units(60, 0) < 128
+    assert fcn_units(60, 10**9) == 8  # never none
+
+
+# Layers
+
+
+def test_pooling_is_in_ceil_mode() -> None:
+    # 21 - 8 = 13 pixels: with floor they would be pooled to 6, on which no 7 x 7 window fits.
+    net = CNN(21, 8)
+    assert net.scores.in_features == 8
+    x = torch.rand(3, 1, 21, 21)
+    first = F.max_pool2d(F.relu(F.conv2d(x, net.conv1.weight, net.conv1.bias)), 2, ceil_mode=True)
+    second = F.max_pool2d(F.relu(F.conv2d(first, net.conv2.weight, net.conv2.bias)), 2, ceil_mode=True)
+    assert first.shape == (3, 8, 7, 7)
+    assert second.shape == (3, 8, 1, 1)
+    torch.testing.assert_close(net(x), F.linear(second.flatten(1), net.scores.weight, net.scores.bias))
+
+
+@pytest.mark.parametrize("side", [21, 28, 30, 42, 60])
+def test_the_cnn_of_the_paper_layer_by_layer(side: int) -> None:
+    net = CNN(side, 4)
+    layers = nn.Sequential(
+        *(nn.Conv2d(1, 4, 9), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)),
+        *(nn.Conv2d(4, 4, 7), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)),
+        *(nn.Flatten(), nn.Linear(net.scores.in_features, 10)),
+    )
+    layers.load_state_dict(dict(zip(layers.state_dict(), net.state_dict().values(), strict=True)))
+    x = torch.rand(2, 1, side, side)
+    torch.testing.assert_close(net(x), layers(x))
+
+
+@pytest.mark.parametrize(("side", "kernel"), [(28, 9), (42, 9), (21, 9), (9, 9), (12, 5)])
+def test_a_one_channel_convolution_is_a_convolution(side: int, kernel: int) -> None:
+    ours = OneChannelConv(6, kernel).double()
+    theirs = nn.Conv2d(1, 6, kernel).double()
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.rand(3, 1, side, side + 2, dtype=torch.float64)  # not square: rows are not columns
+    x, y = (images.clone().requires_grad_() for _ in range(2))
+    a, b = ours(x), theirs(y)
+    torch.testing.assert_close(a, b)
+    weight = torch.rand_like(a)
+    ours_grads = torch.autograd.grad((a * weight).sum(), [x, *ours.parameters()])
+    theirs_grads = torch.autograd.grad((b * weight).sum(), [y, *theirs.parameters()])
+    for mine, true in zip(ours_grads, theirs_grads, strict=True):
+        torch.testing.assert_close(mine, true)
+
+
+@pytest.mark.parametrize(("data", "pool"), [("r", 1), ("p", 1), ("e", 1), ("plain", 1), ("rts", 2), ("tc", 2)])
+def test_pooling_after_the_transformer_on_larger_canvases(data: str, pool: int) -> None:
+    net = build(tiny_config("model=st-cnn", f"data={data}"))
+    assert isinstance(net, Aligned)
+    assert net.pool == pool
+    side = DISTORTIONS[data].size
+    x = torch.rand(2, 1, side, side)
+    # At the start the transformer is the identity, so the classifier sees the input, pooled.
+    torch.testing.assert_close(net(x), net.classifier(F.avg_pool2d(x, pool)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(net.transformer(x), x, rtol=1e-4, atol=1e-5)
+
+
+def test_scores_and_theta_of_one_pass() -> None:
+    net = build(tiny_config("model=st-fcn"))
+    assert isinstance(net, Aligned)
+    nn.init.normal_(net.transformer.head.weight, std=0.05)
+    x = torch.rand(4, 1, 28, 28)
+    aligned, theta = net.transformer(x, return_theta=True)
+    torch.testing.assert_close(net(x), net.classify(aligned))
+    grid = net.map(x).grid((28, 28))
+    torch.testing.assert_close(grid, F.affine_grid(theta.view(-1, 2, 3), [4, 1, 28, 28], align_corners=False))
+
+
+# The tutorial's network
+
+
+class TutorialAsPublished(nn.Module):
+    """The network of the PyTorch tutorial as it stands there, without its dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.localization = nn.Sequential(
+            *(nn.Conv2d(1, 8, 7), nn.MaxPool2d(2, stride=2), nn.ReLU()),
+            *(nn.Conv2d(8, 10, 5), nn.MaxPool2d(2, stride=2), nn.ReLU()),
+        )
+        self.fc_loc = nn.Sequential(nn.Linear(10 * 3 * 3, 32), nn.ReLU(), nn.Linear(32, 3 * 2))
+        self.conv1, self.conv2 = nn.Conv2d(1, 10, 5), nn.Conv2d(10, 20, 5)
+        self.fc1, self.fc2 = nn.Linear(320, 50), nn.Linear(50, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        theta = self.fc_loc(self.localization(x).view(-1, 90)).view(-1, 2, 3)
+        x = F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), align_corners=False)
+        x = F.relu(F.max_pool2d(self.conv1(x), 2))
+        x = F.relu(F.max_pool2d(self.conv2(x), 2))
+        return self.fc2(F.relu(self.fc1(x.view(-1, 320))))
+
+
+def test_the_tutorial_network_is_the_published_one() -> None:
+    net = build(tiny_config("model=tutorial", "data=plain"))
+    assert isinstance(net, Aligned)
+    nn.init.normal_(net.transformer.head.weight, std=0.05)
+    published = TutorialAsPublished()
+    assert count_parameters(net) == count_parameters(published)
+    localization, head = net.transformer.features, net.transformer.head
+    for mine, theirs in (
+        *((localization.conv1, published.localization[0]), (localization.conv2, published.localization[3])),
+        *((localization.fc, published.fc_loc[0]), (head, published.fc_loc[2])),
+        *((net.classifier.conv1, published.conv1), (net.classifier.conv2, published.conv2)),
+        *((net.classifier.fc1, published.fc1), (net.classifier.fc2, published.fc2)),
+    ):
+        assert isinstance(theirs, nn.Module)
+        assert isinstance(mine, nn.Module)
+        theirs.load_state_dict(mine.state_dict())
+    x = torch.rand(5, 1, 28, 28)
+    net.eval()
+    torch.testing.assert_close(net(x), published(x), rtol=1e-4, atol=1e-5)
+    # The flaw that ours has not: black is 0, as what the sampler reads outside.
+    assert net.transformer.padding_mode == "zeros"
+    assert net.transformer.fill == 0
+
+
+def test_tutorial_shapes() -> None:
+    x = torch.rand(3, 1, 28, 28)
+    assert TutorialLocalization()(x).shape == (3, TutorialLocalization.out_features)
+    assert TutorialClassifier().eval()(x).shape == (3, 10)
+    assert count_parameters(TutorialClassifier()) == 21_840
+
+
+@pytest.mark.parametrize("data", [kind for kind in DISTORTIONS if DISTORTIONS[kind].size != 28])
+def test_the_tutorial_network_on_a_larger_canvas_is_refused(data: str) -> None:
+    with pytest.raises(UserError, match=f"wanted a set on 28 x 28 pixels .*, got data={data}"):
+        build(tiny_config("model=tutorial", f"data={data}"))
+
+
+def test_labels() -> None:
+    assert models.label(tiny_config("model=bn-cnn")) == "BN-CNN"
+    assert models.label(tiny_config("model=st-fcn", "transform=tps")) == "ST-FCN tps"
+    assert models.label(tiny_config("model=tutorial", "data=plain")) == "Tutorial ST-CNN affine"
+
+
+# Starting weights
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "tutorial"])
+def test_starting_weights_are_a_function_of_the_seed(name: str) -> None:
+    config = tiny_config(f"model={name}", "transform=tps", "seed=3")
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = build(config).state_dict()
+    assert torch.get_rng_state().equal(state)  # nobody else's numbers are touched
+    torch.manual_seed(2)
+    second = build(config).state_dict()
+    other = build(tiny_config(f"model={name}", "transform=tps", "seed=4")).state_dict()
+    assert all(first[key].equal(second[key]) for key in first)
+    drawn = [key for key in first if key.endswith("weight") and "norm" not in key and "head" not in key]
+    assert drawn
+    assert not any(first[key].equal(other[key]) for key in drawn)
+
+
+@pytest.mark.parametrize("transform", ["affine", "attention", "projective", "similarity", "translation", "tps"])
+def test_every_transform_starts_near_the_identity(transform: str) -> None:
+    net = build(tiny_config("model=st-fcn", f"transform={transform}"))
+    assert isinstance(net, Aligned)
+    x = torch.rand(2, 1, 28, 28)
+    grid = net.map(x).grid((28, 28))
+    still = Affine()(torch.eye(2, 3)[None]).grid((28, 28))
+    assert (grid - still).abs().max() < (0.2 if transform == "tps" else 1e-6)  # 16 points start slightly apart
+
+
+# Dropout
+
+
+def dropped(layer: int = 0, seed: int = 0, samples: torch.Tensor | None = None, *, channels: bool = False) -> torch.Tensor:
+    """What dropout makes of ones: (samples, 20, 3, 3)."""
+    samples = torch.arange(50) if samples is None else samples
+    dropout = SampleDropout(channels=channels, layer=layer)
+    set_samples(dropout, seed, samples)
+    return dropout(torch.ones(len(samples), 20, 3, 3))
+
+
+@pytest.mark.parametrize("channels", [False, True])
+def test_dropout_is_a_function_of_seed_sample_and_layer(channels: bool) -> None:
+    whole = dropped(channels=channels)
+    assert dropped(channels=channels).equal(whole)
+    order = torch.randperm(50)
+    assert dropped(samples=order, channels=channels).equal(whole[order])
+    parts = [dropped(samples=part, channels=channels) for part in torch.arange(50).split(7)]
+    assert torch.cat(parts).equal(whole)
+    variants = [whole, *(dropped(layer, seed, channels=channels) for layer, seed in ((1, 0), (0, 1), (1, 1)))]
+    variants.append(dropped(samples=torch.arange(50, 100), channels=channels))
+    for a, b in itertools.combinations(variants, 2):
+        assert 0.4 < (a == b).float().mean() < 0.6  # independent: equal as often as not
+
+
+def test_dropout_does_not_depend_on_the_global_generator() -> None:
+    torch.manual_seed(1)
+    first = dropped()
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    assert dropped().equal(first)
+    assert torch.get_rng_state().equal(state)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
+def test_dropout_drops_its_share_and_keeps_the_mean(p: float) -> None:
+    dropout = SampleDropout(p)
+    set_samples(dropout, 0, torch.arange(1000))
+    x = torch.ones(1000, 100)
+    y = dropout(x)
+    assert set(y.unique().tolist()) == {0.0, pytest.approx(1 / (1 - p))}
+    assert (y == 0).float().mean().item() == pytest.approx(p, abs=0.005)
+    assert y.mean().item() == pytest.approx(1, abs=0.02)
+
+
+def test_dropout_of_channels_drops_whole_ones() -> None:
+    y = dropped(channels=True).flatten(2)
+    assert y.amin(dim=2).equal(y.amax(dim=2))
+    assert 0.45 < (y[..., 0] == 0).float().mean() < 0.55
+
+
+def test_dropout_at_rest() -> None:
+    x = torch.rand(4, 3)
+    assert SampleDropout().eval()(x) is x
+    assert SampleDropout(0.0)(x) is x
+    with pytest.raises(RuntimeError, match="set_samples"):
+        SampleDropout()(x)
+    dropout = SampleDropout()
+    set_samples(dropout, 0, torch.arange(3))
+    with pytest.raises(RuntimeError, match="set_samples"):
+        dropout(x)
+
+
+def test_the_layers_of_the_tutorial_network_drop_apart() -> None:
+    net = build(tiny_config("model=tutorial", "data=plain"))
+    assert has_dropout(net)
+    assert not has_dropout(build(tiny_config("model=st-cnn")))
+    layers = [module.layer for module in net.modules() if isinstance(module, SampleDropout)]
+    assert len(layers) == len(set(layers)) == 2
+
+
+def test_a_training_pass_of_a_slice_is_the_slice_of_the_pass() -> None:
+    net = build(tiny_config("model=tutorial", "data=plain")).train()
+    x, samples = torch.rand(8, 1, 28, 28), torch.arange(100, 108)
+    set_samples(net, 5, samples)
+    whole = net(x)
+    set_samples(net, 5, samples[3:6])
+    torch.testing.assert_close(net(x[3:6]), whole[3:6])

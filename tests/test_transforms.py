@@ -1,0 +1,280 @@
+"""Families of maps: the shared contract for each of FAMILIES, then what single families promise."""
+
+import math
+import pickle
+
+import pytest
+import torch
+from cases import FAMILIES, inner_points, thetas
+from family_contract import FamilyContract, close
+from torch import Tensor
+from torch.autograd import gradcheck
+
+from torch_stn import (
+    Affine,
+    Attention,
+    Basis,
+    Map,
+    Projective,
+    Similarity,
+    ThinPlateSpline,
+    Transform,
+    Translation,
+    lowered,
+    sample,
+    warp,
+)
+from torch_stn.transforms import TRANSFORMS
+
+
+class TestEveryFamily(FamilyContract):
+    @pytest.fixture(params=FAMILIES.values(), ids=FAMILIES.keys())
+    def family(self, request: pytest.FixtureRequest) -> Transform:
+        transform = request.param()
+        assert isinstance(transform, Transform)
+        return transform
+
+
+def test_every_name_of_the_table_needs_no_arguments() -> None:
+    for name, family in TRANSFORMS.items():
+        assert isinstance(family(), Transform), name
+
+
+@pytest.mark.parametrize(
+    ("family", "form"),
+    [(Affine(), lowered.Matrix), (Projective(), lowered.Matrix), (ThinPlateSpline(), lowered.Basis)],
+)
+def test_lowered_forms_of_kernels(family: Transform, form: type) -> None:
+    assert isinstance(family(thetas(family)).lower((4, 4)), form)
+
+
+def test_inverse_and_composition_of_matrices_stay_matrices() -> None:
+    affine, homography, shift = (f(thetas(f)) for f in (Affine(), Projective(), Translation()))
+    inverses = [affine.inverse(), homography.inverse()]
+    for map in (*inverses, affine.then(homography), shift.then(affine), affine.then(shift)):
+        assert isinstance(map.lower((4, 4)), lowered.Matrix)
+    xy = inner_points(2, 9, 2)
+    close(affine.then(homography).sources(xy), affine.sources(homography.sources(xy)))
+    close(homography.then(affine).sources(xy), homography.sources(affine.sources(xy)))
+
+
+def test_maps_of_different_dimension_or_batch_do_not_compose() -> None:
+    plane, space = Affine()(thetas(Affine())), Affine(3)(thetas(Affine(3)))
+    spline = ThinPlateSpline()(thetas(ThinPlateSpline(), 3))
+    for first, second in ((plane, space), (space, spline), (spline, space)):
+        with pytest.raises(ValueError, match=r"then: wanted a .-D map, got a .-D one"):
+            first.then(second)
+    for first, second in ((plane, spline), (spline, plane), (plane, Affine()(thetas(Affine(), 3)))):
+        with pytest.raises(ValueError, match="batch size"):
+            first.then(second)
+
+
+def test_a_singular_matrix_has_an_inverse_that_reads_outside() -> None:
+    theta = torch.tensor([[[0.0, 0, 0], [0, 0, 0]], [[1, 2, 0], [2, 4, 0]], [[1, 0, 0.5], [0, 0, 0]]])
+    inverse = Affine()(theta).inverse()
+    xy = inner_points(3, 20, 2).float()
+    assert not torch.isfinite(inverse.sources(xy)).all(dim=-1).any()
+    values, mask = warp(torch.ones(3, 1, 4, 4), inverse, return_mask=True, padding_mode="border", fill=0.25)
+    assert torch.equal(values, torch.full_like(values, 0.25))
+    assert not mask.any()
+
+
+class TestProjective:
+    def test_scale_of_a_full_matrix_does_not_matter_its_sign_does(self) -> None:
+        matrix = torch.eye(3, dtype=torch.float64) + 0.1 * torch.randn(2, 3, 3, dtype=torch.float64)
+        xy = inner_points(2, 20, 2)
+        wanted = Projective()(matrix).sources(xy)
+        close(Projective()(3 * matrix).sources(xy), wanted)
+        close(Projective()(matrix / 7).inverse().sources(wanted), xy)
+        assert not torch.isfinite(Projective()(-matrix).sources(xy)).any()
+
+    def test_eight_numbers_are_the_matrix_row_by_row(self) -> None:
+        theta = thetas(Projective())
+        matrix = torch.cat([theta, torch.ones(2, 1, dtype=torch.float64)], dim=1).reshape(2, 3, 3)
+        xy = inner_points(2, 20, 2)
+        close(Projective()(theta).sources(xy), Projective()(matrix).sources(xy))
+        assert Projective().num_params == 8
+
+    def test_a_point_behind_the_camera_is_nowhere_and_pulls_at_nothing(self) -> None:
+        theta = torch.tensor([[1.0, 0, 0, 0, 1, 0, -1, 0]], dtype=torch.float64, requires_grad=True)  # w = 1 - x
+        xy = torch.tensor([[[0.5, 0.3], [1 - 0.5e-6, 0.0], [1.0, 0.2], [2.0, -1]]], dtype=torch.float64)
+        xy.requires_grad_()
+        sources = Projective()(theta).sources(xy)
+        assert torch.isfinite(sources).all(dim=-1).tolist() == [[True, False, False, False]]
+        torch.nan_to_num(sources[:, 1:], posinf=0.0, neginf=0.0).sum().backward()
+        assert theta.grad is not None
+        assert not theta.grad.any()
+
+    def test_composition_keeps_what_is_outside_outside(self) -> None:
+        behind = Projective()(torch.tensor([[1.0, 0, 0, 0, 1, 0, -2, 0]]))
+        spline = ThinPlateSpline()
+        theta = spline.identity()[None].clone().requires_grad_()
+        xy = torch.tensor([[[0.9, 0.0], [0.1, 0.0]]])
+        sources = spline(theta).then(behind).sources(xy)
+        assert torch.isfinite(sources).all(dim=-1).tolist() == [[False, True]]
+        sources[:, 1].sum().backward()
+        assert theta.grad is not None
+        assert torch.isfinite(theta.grad).all()
+
+
+class TestSimilarity:
+    def test_rotates_pixels_not_normalised_coordinates(self) -> None:
+        """On an image of 40 x 20 a turn moves no two pixels nearer to each other."""
+        turn = Similarity(aspect=40 / 20)(torch.tensor([[0.7, 0.0, 0.1, -0.2]], dtype=torch.float64))
+        pixels = torch.tensor([20.0, 10.0], dtype=torch.float64)  # per normalised unit along x and y
+        xy = inner_points(1, 10, 2)
+        close(torch.cdist(turn.sources(xy) * pixels, turn.sources(xy) * pixels), torch.cdist(xy * pixels, xy * pixels))
+
+    def test_log_scale_and_angle(self) -> None:
+        map = Similarity()(torch.tensor([[math.pi / 6, math.log(2), 0.5, 0.25]], dtype=torch.float64))
+        wanted = torch.tensor([[[2 * math.cos(math.pi / 6) + 0.5, 2 * math.sin(math.pi / 6) + 0.25]]])
+        close(map.sources(torch.tensor([[[1.0, 0.0]]])), wanted.double(), 1e-7)
+
+    @pytest.mark.parametrize("aspect", [0, -1.0, math.nan, math.inf])
+    def test_a_wrong_aspect_is_named(self, aspect: float) -> None:
+        with pytest.raises(ValueError, match=r"^aspect: wanted .* > 0, got"):
+            Similarity(aspect=aspect)
+
+
+@pytest.mark.parametrize("family", [Translation, Attention, Affine])
+def test_only_planes_and_volumes(family: type[Translation | Attention | Affine]) -> None:
+    assert [family(2).dims, family(3).dims] == [2, 3]
+    with pytest.raises(ValueError, match=r"^dims: wanted 2 or 3, got 4"):
+        family(4)
+
+
+class TestThinPlateSpline:
+    def test_passes_through_its_points(self) -> None:
+        for spline in (ThinPlateSpline(), ThinPlateSpline((3, 5)), ThinPlateSpline(torch.rand(7, 2))):
+            theta = thetas(spline, spread=0.2)
+            close(spline(theta).sources(spline.control_points[None].double()), theta, 1e-10)
+
+    def test_regularisation_bends_less_and_keeps_affine_maps(self) -> None:
+        theta = thetas(ThinPlateSpline(), 1, spread=0.2)
+        points = ThinPlateSpline().control_points[None].double()
+        misses = [(ThinPlateSpline(regularization=r)(theta).sources(points) - theta).norm() for r in (0, 0.01, 1, 100)]
+        assert misses == sorted(misses)
+        assert misses[0] < 1e-10 < misses[1]
+        affine = Affine()(thetas(Affine(), 1))
+        xy = inner_points(1, 20, 2)
+        close(ThinPlateSpline(regularization=0.5)(affine.sources(points)).sources(xy), affine.sources(xy), 1e-10)
+
+    def test_control_points_in_order(self) -> None:
+        assert torch.equal(
+            ThinPlateSpline((2, 3), span=0.5).control_points,
+            torch.tensor([[-0.5, -0.5], [0.0, -0.5], [0.5, -0.5], [-0.5, 0.5], [0.0, 0.5], [0.5, 0.5]]),
+        )
+        assert ThinPlateSpline().theta_shape == (16, 2)
+        assert ThinPlateSpline().num_params == 32
+        own = torch.tensor([[-1.0, -1], [1, -1], [0.3, 1]])
+        assert torch.equal(ThinPlateSpline(own).control_points, own)
+
+    def test_starts_a_little_beside_the_identity(self) -> None:
+        spline = ThinPlateSpline(perturbation=0.01)
+        moved = spline.initial() - spline.identity()
+        assert 0.005 < moved.std() < 0.015
+        assert torch.equal(spline.initial(), ThinPlateSpline().initial())
+        assert torch.equal(ThinPlateSpline(perturbation=0).initial(), spline.identity())
+
+    def test_constants_are_made_once_and_not_kept_for_ever(self) -> None:
+        spline = ThinPlateSpline()
+        theta = thetas(spline).float()
+        first = spline(theta).lower((6, 5))
+        again = spline(theta + 0.1).lower((6, 5))
+        assert isinstance(first, lowered.Basis)
+        assert isinstance(again, lowered.Basis)
+        assert first.basis.data_ptr() == again.basis.data_ptr()
+        light = len(pickle.dumps(ThinPlateSpline()))
+        for n in range(2, 40):
+            spline(theta).lower((n, n))
+        kept = len(pickle.dumps(spline)) - light
+        assert kept < 20 * 40 * 40 * 16 * 4, "the bases of all sizes ever seen are kept"
+
+    def test_the_bases_of_other_sizes_dtypes_and_corners_are_not_mixed_up(self) -> None:
+        spline = ThinPlateSpline()
+        theta = thetas(spline)
+        for _ in range(2):
+            for size in ((4, 6), (6, 4)):
+                for align_corners in (False, True):
+                    for dtype in (torch.float32, torch.float64):
+                        form = spline(theta.to(dtype)).lower(size, align_corners=align_corners)
+                        fresh = ThinPlateSpline()(theta.to(dtype)).lower(size, align_corners=align_corners)
+                        assert isinstance(form, lowered.Basis)
+                        assert isinstance(fresh, lowered.Basis)
+                        assert torch.equal(form.basis, fresh.basis)
+                        assert form.basis.dtype == dtype
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"control_points": 1}, "control_points: wanted a grid of at least 2 x 2, got 1 x 1"),
+            ({"control_points": (4, 1)}, "control_points: wanted a grid of at least 2 x 2, got 4 x 1"),
+            ({"control_points": torch.rand(2, 2)}, "control_points: .* at least 3 points, got 2"),
+            ({"control_points": torch.rand(5, 3)}, r"control_points: wanted .*\(K, 2\), got \(5, 3\)"),
+            ({"control_points": torch.ones(5, 2, dtype=torch.int64)}, "control_points: wanted a float tensor"),
+            ({"control_points": torch.tensor([[0.0, 0], [1, 0], [0, 1], [1, 0]])}, "points 1 and 3 are the same"),
+            ({"control_points": torch.tensor([[0.0, 0], [1, 1], [2, 2], [-1, -1]])}, "all points lie on one line"),
+            ({"control_points": torch.zeros(4, 2)}, "control_points: "),
+            ({"control_points": torch.tensor([[0.0, 0], [1, 0], [0, math.nan]])}, "every coordinate must be finite"),
+            ({"span": 0.0}, "span: wanted a number > 0, got 0"),
+            ({"span": -1.0}, "span: wanted a number > 0, got -1"),
+            ({"regularization": -0.1}, "regularization: wanted a number >= 0, got -0.1"),
+            ({"regularization": math.nan}, "regularization: wanted a number >= 0, got nan"),
+        ],
+    )
+    def test_bad_arguments_are_named(self, arguments: dict[str, object], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            ThinPlateSpline(**arguments)  # type: ignore[arg-type]
+
+
+class TestBasis:
+    def test_a_wrong_identity_is_found(self) -> None:
+        with pytest.raises(ValueError, match=r"^identity: .*must be xy, it is off by"):
+            Basis(lambda xy: torch.cat([xy, torch.ones_like(xy[..., :1])], dim=-1), torch.ones(3, 2))
+
+    def test_a_wrong_number_of_functions_is_found(self) -> None:
+        with pytest.raises(ValueError, match=r"^basis: wanted values \(\.\.\., 3\).*got \(\d+, 2\)"):
+            Basis(lambda xy: xy, torch.eye(3, 2))
+
+    @pytest.mark.parametrize("identity", [torch.eye(4), torch.ones(3), torch.eye(5, 1)])
+    def test_a_wrong_identity_shape_is_found(self, identity: Tensor) -> None:
+        with pytest.raises(ValueError, match=r"^identity: wanted \(K, 2\) or \(K, 3\)"):
+            Basis(lambda xy: xy, identity)
+
+    def test_volumes(self) -> None:
+        family = Basis(lambda xyz: torch.cat([xyz, xyz.square()], dim=-1), torch.eye(6, 3))
+        theta = thetas(family)
+        xyz = inner_points(2, 9, 3)
+        close(family(theta).sources(xyz), torch.cat([xyz, xyz.square()], dim=-1) @ theta)
+
+
+class Squares(Map):
+    """T(s) = s^2 along every axis: never reaches a negative point."""
+
+    batch, dtype, device, dims = 1, torch.float64, torch.device("cpu"), 2
+
+    def __init__(self, factor: Tensor) -> None:
+        self.factor = factor
+
+    def displacement(self, xy: Tensor) -> Tensor:
+        return self.factor * xy.square() - xy
+
+
+def test_an_inverse_that_does_not_exist_reads_outside_and_pulls_at_nothing() -> None:
+    factor = torch.ones((), dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([[[0.25, 0.64], [-0.5, 0.5], [0.81, 0.04]]], dtype=torch.float64, requires_grad=True)
+    found = Squares(factor).inverse().sources(targets)
+    close(found[:, [0, 2]], torch.tensor([[[0.5, 0.8], [0.9, 0.2]]], dtype=torch.float64), 1e-10)
+    assert not torch.isfinite(found[:, 1]).all()
+    image = torch.rand(1, 1, 5, 5, dtype=torch.float64)
+    values = sample(image, found, padding_mode="border", fill=7.0)
+    assert isinstance(values, Tensor)
+    assert values[0, 0, 1] == 7
+    values.sum().backward()
+    assert factor.grad is not None
+    assert torch.isfinite(factor.grad)
+    assert targets.grad is not None
+    assert torch.isfinite(targets.grad).all()
+    assert not targets.grad[:, 1].any()
+    reached = targets[:, [0, 2]].detach().requires_grad_()
+    assert gradcheck(lambda f, t: Squares(f).inverse().sources(t), (factor, reached))
