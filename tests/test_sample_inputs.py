@@ -282,6 +282,8 @@ IMAGE, POINTS = torch.zeros(2, 3, 4, 5), torch.zeros(2, 6, 2)
         ({"padding_mode": "zero"}, ValueError, r"^padding_mode: wanted one of 'zeros', .*, got 'zero'"),
         ({"backend": "cuda"}, ValueError, r"^backend: wanted one of .*'reference'.*, got 'cuda'"),
         ({"fill": "black"}, (TypeError, ValueError), r"^fill: .*'black'"),
+        ({"fill": math.nan}, ValueError, r"^fill: wanted a finite number, got nan"),
+        ({"fill": math.inf}, ValueError, r"^fill: wanted a finite number, got inf"),
         ({"fill": None}, (TypeError, ValueError), r"^fill: "),
     ],
 )

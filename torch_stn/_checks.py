@@ -1,6 +1,5 @@
 """Every message about a wrong shape, dtype or device: the argument, what came, what was wanted."""
 
-import math
 from collections.abc import Iterable, Sequence
 from operator import index
 
@@ -61,11 +60,9 @@ def broadcast_batch(first: str, n: int, second: str, m: int) -> int:
 
 
 def number(name: str, value: object) -> float:
-    """A finite number."""
+    """A number; NaN and infinity are numbers too."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: wanted a number, got {value!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"{name}: wanted a finite number, got {value!r}")
     return float(value)
 
 

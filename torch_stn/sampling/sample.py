@@ -40,7 +40,7 @@ def sample(
     Args:
         mode: "nearest", "bilinear" (trilinear for volumes), "bicubic", or an Interpolation of one's own.
         padding_mode: "zeros", "border" or "reflection" (drawn in torch_stn.sampling.padding).
-        fill: what taps outside the image read under "zeros".
+        fill: what taps outside the image read under "zeros"; NaN or inf marks every point that feels the outside.
         align_corners: what -1 and 1 mean, see torch_stn.coordinates.
         units: "normalized" [-1, 1], "pixel", or "displacement": pixels counted from where the identity reads, for
             points (N, *out, d).

@@ -3,6 +3,7 @@
 Written to be read beside the paper's equations, not to be fast.
 """
 
+import math
 from itertools import product
 
 import torch
@@ -51,9 +52,9 @@ def sample(
         read = torch.where(inside[:, None], _read(flat_image, index), 0.0)
         total = total + read * weight[:, None]
         outside = outside + torch.where(inside, 0.0, weight)
-    if problem.fill != 0.0:
-        total = total + problem.fill * outside[:, None]
-    return total
+    if not math.isfinite(problem.fill):
+        return torch.where((outside != 0)[:, None], problem.fill, total)  # 0 * NaN would reach every point
+    return total + problem.fill * outside[:, None] if problem.fill != 0.0 else total
 
 
 def _axis(x: Tensor, n: int, interpolation: Interpolation, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
