@@ -1,7 +1,7 @@
 """Keep what a run measured in results/, and make docs/reproductions.md from results/ alone.
 
-    python scripts/results.py keep RUN NAME --command "stn train ..."     # results/NAME.json
-    python scripts/results.py page                                        # docs/reproductions.md
+python scripts/results.py keep RUN NAME --command "stn train ..."     # results/NAME.json
+python scripts/results.py page                                        # docs/reproductions.md
 """
 
 import argparse
@@ -46,7 +46,9 @@ def page() -> str:
     """The page: a row a result, then the command and the machine of each."""
     records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
     rows = "".join(_row(name, record["evaluation"]) for name, record in records.items())
-    lines = [f"* `{name}`: `{record['command']}`, {_machine(record['environment'])}" for name, record in records.items()]
+    lines = [
+        f"* `{name}`: `{record['command']}`, {_machine(record['environment'])}" for name, record in records.items()
+    ]
     return HEAD + rows + "\n## Commands and machines\n\n" + "\n".join(lines) + "\n"
 
 

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+# Asserts of modules that are no test_*.py show their values only if pytest is told of them.
+pytest.register_assert_rewrite("family_contract", "interpolation_contract")
+
 # Two workers with two threads each would fight over two cores; the variable is for the commands that tests start.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -160,7 +160,7 @@ class FamilyContract:
         kept = (second.grid(size).abs().amax(dim=-1) < 0.8)[:, None]
         close(once[kept], twice[kept], 0.03)
         moved = (once - image)[kept].abs().max()
-        assert moved > 0.1, f"the maps move the picture by {moved:.3f} only: this test says nothing"
+        assert moved > 0.05, f"the maps move the picture by {moved:.3f} only: this test says nothing"
 
     def test_then_with_another_family_and_with_its_own_inverse(self, family: Transform) -> None:
         map, xy = family(thetas(family)), inner_points(2, 30, family.dims, reach=0.6)

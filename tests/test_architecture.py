@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "sampling.sample": f"{FOUNDATION} {RULES} sampling.choose",
     "warping": f"{FOUNDATION} {SAMPLER} sampling.choose sampling.antialias transforms",
     "compat": f"{FOUNDATION} {SAMPLER} transforms",
-    "nn": f"{FOUNDATION} {SAMPLER} transforms warping compat nn",
+    "nn": f"{FOUNDATION} {SAMPLER} sampling.choose.BACKENDS transforms warping compat nn",  # checks the name early
     "lab": f"torch_stn _version {FOUNDATION} {SAMPLER} {REASONS} transforms warping compat nn lab",
     "lab.experiments": "lab.config lab.errors",  # data about a claim, no code that runs it
     "lab.report": "_version lab.config lab.errors lab.report",  # it reads files and never trains

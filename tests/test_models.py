@@ -13,10 +13,11 @@ from torch_stn.lab.data.distortions import DISTORTIONS
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.models import build, count_parameters
 from torch_stn.lab.models.aligned import Aligned
-from torch_stn.lab.models.classifiers import CNN, CNN_FILTERS, FCN, FCN_BUDGET, OneChannelConv, fcn_units
+from torch_stn.lab.models.classifiers import CNN, CNN_FILTERS, FCN, FCN_BUDGET, fcn_units
 from torch_stn.lab.models.dropout import SampleDropout, has_dropout, set_samples
 from torch_stn.lab.models.tutorial import TutorialClassifier, TutorialLocalization
 from torch_stn.nn import LocalizationConv, LocalizationFC, SpatialTransformer
+from torch_stn.nn.one_channel import OneChannelConv
 from torch_stn.transforms import Affine, Projective, ThinPlateSpline
 
 # Thousands of parameters, computed from the paper's description (A.4).

@@ -52,6 +52,12 @@ def same_device(first: str, a: Tensor, second: str, b: Tensor) -> None:
         raise ValueError(f"{second}: wanted the device of {first}, {a.device}, got {b.device}")
 
 
+def map_device(image: Tensor, device: torch.device) -> None:
+    """The map, hence theta, on the image's device."""
+    if image.device != device:
+        raise ValueError(f"map: wanted theta on the image's device, {image.device}, got {device}")
+
+
 def broadcast_batch(first: str, n: int, second: str, m: int) -> int:
     """Batch sizes that are equal, or one of them 1; returns the common size."""
     if n != m and n != 1 and m != 1:
@@ -66,13 +72,13 @@ def number(name: str, value: object) -> float:
     return float(value)
 
 
-def size(value: Sequence[int] | None, dims: int, default: Iterable[int]) -> tuple[int, ...]:
-    """An output size (h, w) or (d, h, w); None means the default."""
-    if value is None:
+def size(value: Sequence[int] | None, dims: int, default: Iterable[int] | None) -> tuple[int, ...]:
+    """An output size (h, w) or (d, h, w); None means the default, where there is one."""
+    if value is None and default is not None:
         return tuple(int(n) for n in default)
     wanted = "(h, w)" if dims == 2 else "(d, h, w)"
     try:
-        whole = tuple(index(n) for n in value)
+        whole = tuple(index(n) for n in value)  # type: ignore[union-attr]
     except TypeError:
         raise ValueError(f"size: wanted {wanted} of whole numbers, got {value!r}") from None
     if len(whole) != dims:

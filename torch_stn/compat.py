@@ -4,6 +4,7 @@ from torch_stn.compat import affine_grid, grid_sample
 """
 
 import warnings
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -34,7 +35,7 @@ def grid_sample(
     return values
 
 
-def affine_grid(theta: Tensor, size: list[int], align_corners: bool | None = None) -> Tensor:
+def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:
     """As ``torch.nn.functional.affine_grid``: theta (N, 2, 3) or (N, 3, 4), size (N, C, H, W) or (N, C, D, H, W)."""
     corners = _corners("affine_grid", align_corners)
     if len(size) not in (4, 5):

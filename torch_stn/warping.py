@@ -5,6 +5,7 @@ would hide the second.
 """
 
 from collections.abc import Sequence
+from typing import Any, Literal, overload
 
 from torch import Tensor
 
@@ -15,6 +16,14 @@ from torch_stn.sampling.sample import read, sampling_dtype
 from torch_stn.transforms.maps import Map
 
 
+@overload
+def warp(
+    image: Tensor, map: Map, size: Sequence[int] | None = None, *, return_mask: Literal[False] = False, **options: Any
+) -> Tensor: ...
+@overload
+def warp(
+    image: Tensor, map: Map, size: Sequence[int] | None = None, *, return_mask: Literal[True], **options: Any
+) -> tuple[Tensor, Tensor]: ...
 def warp(
     image: Tensor,  # (N, C, H, W) or (N, C, D, H, W)
     map: Map,
@@ -46,6 +55,7 @@ def warp(
     Source: Jaderberg et al. 2015, section 3.
 
     Example:
+        >>> import torch
         >>> from torch_stn import Affine
         >>> image = torch.arange(4.0).reshape(1, 1, 2, 2)
         >>> flip = torch.tensor([[[-1.0, 0, 0], [0, 1, 0]]])
@@ -59,6 +69,7 @@ def warp(
         raise ValueError(f"map: wanted a {dims}-D map for image {_checks.describe(image)}, got a {map.dims}-D one")
     if antialias:
         raise ValueError("antialias: not available yet, wanted False")
+    _checks.map_device(image, map.device)
     _checks.broadcast_batch("image", image.shape[0], "map", map.batch)
     size = _checks.size(size, dims, image.shape[2:])
     form = map.lower(size, align_corners=align_corners)

@@ -16,6 +16,7 @@ app = typer.Typer(
     name="stn",
     help="Spatial transformer networks: train, evaluate, report.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # the framed help takes half a second more
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -113,12 +114,16 @@ def evaluate(
     accelerator: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Evaluate the last checkpoint of runs: error over fixed distortions of the test set, residual pose, variance."""
+    from torch_stn.lab.config import Config
     from torch_stn.lab.console import out
     from torch_stn.lab.evaluate import evaluate as measure
     from torch_stn.lab.run_folder import RunFolder
     from torch_stn.lab.table import results_table
+    from torch_stn.lab.train import launch
 
-    out.print(results_table([measure(RunFolder.open(run), accelerator) for run in runs]))
+    folders = [RunFolder.open(run) for run in runs]
+    device = launch(Config(accelerator=accelerator)).device
+    out.print(results_table([measure(folder, device) for folder in folders]))
 
 
 @app.command()

@@ -72,6 +72,16 @@ _AT_LEAST: dict[str, float] = {
 }
 
 
+# A wrong digit too many should be a line, not a machine that stands still.
+_AT_MOST: dict[str, float] = {
+    **dict.fromkeys(("label_smoothing", "momentum", "warmup"), 0.999),
+    **dict.fromkeys(("devices", "nodes", "threads", "evaluations", "test_distortions"), 1024),
+    **dict.fromkeys(("width", "batch_size"), 65_536),
+    **dict.fromkeys(("steps", "log_every", "checkpoint_every", "seconds", "epochs"), 10**9),
+    "seed": 2**63 - 1,
+}
+
+
 def override(config: Config, words: Iterable[str]) -> Config:
     """The config with `key=value` words applied.
 
@@ -83,7 +93,7 @@ def override(config: Config, words: Iterable[str]) -> Config:
     changes: dict[str, Any] = {}
     for word in words:
         key, separator, text = word.partition("=")
-        if not separator:
+        if not separator or not key:
             raise UserError(f"{word!r}: wanted key=value")
         changes[key] = _parse(_known(key), text)
     return check(dataclasses.replace(config, **changes))
@@ -106,13 +116,17 @@ def check(config: Config) -> Config:
     for key, allowed in CHOICES.items():
         value = getattr(config, key)
         if value not in allowed:
-            nearest = difflib.get_close_matches(value, allowed, 1)
+            nearest = difflib.get_close_matches(str(value).lower(), allowed, 1)
             hint = f"; nearest: {nearest[0]}" if nearest else ""
             raise UserError(f"{key}: wanted one of {', '.join(allowed)}, got {value!r}{hint}")
     for key, least in _AT_LEAST.items():
         value = getattr(config, key)
         if not (math.isfinite(value) and value >= least):
             raise UserError(f"{key}: wanted a number of at least {least:g}, got {value}")
+    for key, most in _AT_MOST.items():
+        value = getattr(config, key)
+        if value > most:
+            raise UserError(f"{key}: wanted a number of at most {most}, got {value}")
     if not (config.steps or config.epochs or config.seconds):
         raise UserError("steps, epochs, seconds: all are 0, so the run would never end")
     return config

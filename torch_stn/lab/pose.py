@@ -9,16 +9,27 @@ from torch_stn.coordinates import base_grid, to_pixel
 from torch_stn.transforms.maps import Map
 
 HALF_DIGIT = 14.0  # pixels; normalised units of a digit to pixels of the digit
+ENOUGH = 16  # points of a fit
 FRAME_LINES = 5  # each way
 FRAME_POINTS = 17  # on each line
 
 
 def affine_fit(sources: Tensor) -> Tensor:
-    """The affine map (N, 2, 3) nearest to sampling points (N, h, w, 2), by least squares over the output."""
+    """The affine map (N, 2, 3) nearest to sampling points (N, h, w, 2), by least squares over the output.
+
+    Only over the points that read inside the source, where they are enough: beyond it a homography runs off to its
+    horizon.
+    """
     xy = base_grid(sources.shape[1:3], dtype=torch.float64, device=sources.device).reshape(-1, 2)
     design = torch.cat([xy, torch.ones_like(xy[:, :1])], dim=-1)
-    solve = torch.linalg.solve(design.mT @ design, design.mT)
-    return (solve @ sources.double().reshape(len(sources), -1, 2)).mT.float()
+    points = sources.double().reshape(len(sources), -1, 2)
+    inside = (points.abs() <= 1).all(dim=-1, keepdim=True)
+    finite = points.isfinite().all(dim=-1, keepdim=True)
+    weight = torch.where(inside.sum(dim=1, keepdim=True) >= ENOUGH, inside, finite).double()
+    weighted = design * weight
+    # A trace of the identity: where hardly any point counts, the fit is 0 instead of an error.
+    normal = weighted.mT @ design + 1e-9 * torch.eye(3, dtype=torch.float64, device=xy.device)
+    return torch.linalg.solve(normal, weighted.mT @ torch.where(weight > 0, points, 0.0)).mT.float()
 
 
 def pose(matrix: Tensor) -> Tensor:

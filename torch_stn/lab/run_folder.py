@@ -9,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,10 @@ class RunFolder:
         folder = cls(path)
         if (folder.path / "config.json").exists():
             raise UserError(f"{path}: holds a run already; go on with --resume {path}, or choose another --run")
-        folder.path.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(f"{path}: wanted a folder for the run, got a file, or a path below one") from None
         folder.write_json("environment.json", environment)
         folder.write_json("config.json", {"format": FORMAT, **asdict(config)})
         return folder
@@ -65,7 +68,7 @@ class RunFolder:
         path = self.path / name
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{self.path}: {missing}") from None
         except (json.JSONDecodeError, UnicodeDecodeError):
             raise UserError(f"{path}: wanted a JSON object, the file is damaged") from None
@@ -85,7 +88,8 @@ class RunFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
         plain = {key: value.detach().cpu().contiguous() for key, value in arrays.items()}
-        safetensors.torch.save_file(plain, temporary, {key: str(value) for key, value in (metadata or {}).items()})
+        with _named(path):
+            safetensors.torch.save_file(plain, temporary, {key: str(value) for key, value in (metadata or {}).items()})
         os.replace(temporary, path)
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
@@ -119,17 +123,25 @@ class RunFolder:
         """
         checkpoints = self.path / "checkpoints"
         final = checkpoints / f"step-{step:08d}"
+        if (
+            final.exists()
+        ):  # the same step has the same weights, and what is whole is never taken away to be written again
+            return final
         temporary = checkpoints / f".{final.name}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         plain = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
-        safetensors.torch.save_file(plain, temporary / "model.safetensors")
-        torch.save({"step": step, **state}, temporary / "state.pt")
-        shutil.rmtree(final, ignore_errors=True)
+        with _named(final):
+            safetensors.torch.save_file(plain, temporary / "model.safetensors")
+            torch.save({"step": step, **state}, temporary / "state.pt")
         os.replace(temporary, final)
         for old in self.checkpoints()[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
         return final
+
+    def drop_checkpoint(self, step: int) -> None:
+        """Take the checkpoint of a step away, if there is one."""
+        shutil.rmtree(self.path / "checkpoints" / f"step-{step:08d}", ignore_errors=True)
 
     def checkpoints(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
@@ -155,6 +167,15 @@ class RunFolder:
         if not isinstance(state, dict) or "step" not in state:
             raise UserError(f"{path}: wanted a training state, got {type(state).__name__}")
         return state
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """safetensors and torch.save tell of a full disk in words of their own, without the file's name."""
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        raise UserError(f"{path}: cannot be written: {_line(error)}; what was whole before still is") from None
 
 
 def environment(device: str) -> dict[str, Any]:

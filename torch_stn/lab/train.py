@@ -3,6 +3,7 @@ generator state.
 """
 
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from torch_stn.lab import models
@@ -134,6 +136,9 @@ def area_penalty(map: Map) -> Tensor:
 
 def launch(config: Config) -> Fabric:
     """Fabric, launched: device, precision and processes."""
+    cores = os.cpu_count() or 1
+    if config.accelerator == "cpu" and config.devices > cores:
+        raise UserError(f"devices: wanted at most the {cores} cores of this machine, got {config.devices}")
     try:
         fabric = Fabric(
             accelerator=config.accelerator,
@@ -141,9 +146,10 @@ def launch(config: Config) -> Fabric:
             num_nodes=config.nodes,
             precision=config.precision,  # type: ignore[arg-type]
         )
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"accelerator, devices or precision: {str(error).splitlines()[0]}") from None
-    fabric.launch()
+        fabric.launch()
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+        line = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"accelerator, devices or precision: {line}") from None
     return fabric
 
 
@@ -195,6 +201,8 @@ def check_finite(losses: list[Tensor], step: int, folder: RunFolder) -> None:
     """Stop at a loss that is not finite; nothing after it is saved."""
     bad = [i for i, loss in enumerate(losses) if not bool(torch.isfinite(loss))]
     if bad:
+        # This loss is that of the weights after so many steps: a checkpoint of just then is no good one.
+        folder.drop_checkpoint(step - len(losses) + bad[0])
         kept = folder.checkpoints()
         where = f"; the last good checkpoint is {kept[-1]}" if kept else ""
         raise UserError(

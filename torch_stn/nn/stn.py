@@ -1,6 +1,7 @@
 """SpatialTransformer: localisation, grid and sampler in one module (the paper's Figure 2)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from torch_stn import _checks
 from torch_stn.sampling.interpolation import Interpolation
+from torch_stn.sampling.sample import check_options
 from torch_stn.transforms.base import Transform
 from torch_stn.warping import warp
 
@@ -60,16 +62,17 @@ class SpatialTransformer(nn.Module):
             raise TypeError(f"transform: wanted a Transform object such as Affine(), got {transform!r}")
         if count < 1:
             raise ValueError(f"count: wanted at least 1, got {count}")
+        check_options(mode, padding_mode, backend)
         self.features = features
         self.transform = transform
-        self.size = None if size is None else _checks.size(size, transform.dims, ())
+        self.size = None if size is None else _checks.size(size, transform.dims, None)
         self.count = count
         self.mode = mode
         self.padding_mode = padding_mode
         self.fill = fill
         self.align_corners = align_corners
         self.backend = backend
-        self.head = nn.Linear(_out_features(features, in_shape), count * transform.num_params)
+        self.head = RegressionHead(_out_features(features, in_shape), count * transform.num_params)
         with torch.no_grad():
             self.head.weight.zero_()
             self.head.bias.copy_(_start(transform, count, init))
@@ -87,6 +90,12 @@ class SpatialTransformer(nn.Module):
             theta = F.linear(features.to(compute), weight, bias)
         return theta if self.count == 1 else theta.unflatten(1, (self.count, -1))
 
+    @overload
+    def forward(self, x: Tensor, source: Tensor | None = None, *, return_theta: Literal[False] = False) -> Tensor: ...
+    @overload
+    def forward(
+        self, x: Tensor, source: Tensor | None = None, *, return_theta: Literal[True]
+    ) -> tuple[Tensor, Tensor]: ...
     def forward(
         self,
         x: Tensor,  # (N, C, H, W) or (N, C, D, H, W)
@@ -110,7 +119,7 @@ class SpatialTransformer(nn.Module):
         return self._warp(image, theta)
 
     def _warp(self, image: Tensor, theta: Tensor) -> Tensor:
-        warped = warp(
+        return warp(
             image,
             self.transform(theta),
             self.size,
@@ -120,8 +129,6 @@ class SpatialTransformer(nn.Module):
             align_corners=self.align_corners,
             backend=self.backend,
         )
-        assert isinstance(warped, Tensor)
-        return warped
 
 
 def _out_features(features: nn.Module, in_shape: Sequence[int] | None) -> int:
@@ -133,12 +140,26 @@ def _out_features(features: nn.Module, in_shape: Sequence[int] | None) -> int:
         raise ValueError(f"in_shape: wanted (C, H, W), since {type(features).__name__} has no out_features, got None")
     parameter = next(features.parameters(), None)
     like = parameter if parameter is not None else torch.empty(0)
-    was_training = features.training
+    # In eval mode, on a batch of one: batch statistics stay as they are, and so does who was frozen.
+    were_training = [module for module in features.modules() if module.training]
     with torch.no_grad():
-        # In eval mode and on a batch of one: batch statistics stay as they are.
         width = features.eval()(like.new_zeros(1, *in_shape)).numel()
-    features.train(was_training)
+    for module in were_training:
+        module.training = True
     return width
+
+
+class RegressionHead(nn.Linear):
+    """The regression layer; its parameters stay float32 when the model goes to half precision."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RegressionHead":
+        def keep(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            half = moved.dtype in (torch.float16, torch.bfloat16)
+            return tensor.to(moved.device) if half and tensor.dtype not in (torch.float16, torch.bfloat16) else moved
+
+        super()._apply(keep, recurse)
+        return self
 
 
 def _start(transform: Transform, count: int, init: Tensor | None) -> Tensor:

@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 from torch_stn import _checks
 
+PYTORCH_A = -0.75  # of F.grid_sample's bicubic
+
 
 class Interpolation(nn.Module):
     """A separable kernel: V = sum_n sum_m U_nm k(x - m; Phi_x) k(y - n; Phi_y).
@@ -32,7 +34,6 @@ class Interpolation(nn.Module):
     """
 
     support: int
-    name = "custom"  # a built-in kernel's name; backends that know only the built-in ones decline "custom"
 
     def kernel(self, distance: Tensor) -> Tensor:
         """k(distance; Phi), same shape."""
@@ -57,7 +58,6 @@ class Nearest(Interpolation):
     """
 
     support = 1
-    name = "nearest"
 
     def weights(self, fraction: Tensor) -> Tensor:
         return fraction.detach().new_ones(*fraction.shape, 1)
@@ -67,7 +67,6 @@ class Linear(Interpolation):
     """k(x) = max(0, 1 - |x|): bilinear in 2-D, trilinear in 3-D."""
 
     support = 2
-    name = "bilinear"
 
     def weights(self, fraction: Tensor) -> Tensor:
         return torch.stack([1 - fraction, fraction], dim=-1)
@@ -77,13 +76,10 @@ class Cubic(Interpolation):
     """Keys' cubic convolution with a = -0.75, as F.grid_sample's bicubic; tricubic in 3-D."""
 
     support = 4
-    name = "bicubic"
 
-    def __init__(self, a: float = -0.75) -> None:
+    def __init__(self, a: float = PYTORCH_A) -> None:
         super().__init__()
         self.a = a
-        if a != -0.75:
-            self.name = "custom"  # other backends know only PyTorch's a
 
     def weights(self, fraction: Tensor) -> Tensor:
         t, s = fraction, 1 - fraction
@@ -101,6 +97,14 @@ INTERPOLATIONS: dict[str, type[Interpolation]] = {
     "bilinear": Linear,
     "bicubic": Cubic,
 }
+
+
+def name_of(interpolation: Interpolation) -> str:
+    """The name under which backends know a kernel; "custom" for every other, a variation of a built-in one included."""
+    for name, kind in INTERPOLATIONS.items():
+        if type(interpolation) is kind and (not isinstance(interpolation, Cubic) or interpolation.a == PYTORCH_A):
+            return name
+    return "custom"
 
 
 def as_interpolation(mode: "str | Interpolation") -> Interpolation:

@@ -4,20 +4,25 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
 from torch_stn import _checks
 from torch_stn.coordinates import UNITS, as_list, base_pixels, to_normalized, to_pixel
-from torch_stn.sampling.choose import choose
-from torch_stn.sampling.interpolation import Interpolation, as_interpolation
+from torch_stn.sampling.choose import BACKENDS, choose
+from torch_stn.sampling.interpolation import Interpolation, as_interpolation, name_of
 from torch_stn.sampling.padding import PADDINGS
 from torch_stn.sampling.problem import Problem
 
 FAR = 1e6  # stands for a coordinate that is not finite: outside every image in either unit, and it fits an int32
 
 
+@overload
+def sample(image: Tensor, points: Tensor, *, return_mask: Literal[False] = False, **options: Any) -> Tensor: ...
+@overload
+def sample(image: Tensor, points: Tensor, *, return_mask: Literal[True], **options: Any) -> tuple[Tensor, Tensor]: ...
 def sample(
     image: Tensor,  # (N, C, H, W) or (N, C, D, H, W)
     points: Tensor,  # (N, *S, 2) or (N, *S, 3), last axis (x, y[, z])
@@ -93,6 +98,14 @@ def sample(
     )
 
 
+def check_options(mode: str | Interpolation, padding_mode: str, backend: str | None) -> None:
+    """Raise now for what a later call of :func:`sample` would refuse."""
+    as_interpolation(mode)
+    _checks.one_of("padding_mode", padding_mode, PADDINGS)
+    if backend is not None:
+        _checks.one_of("backend", backend, BACKENDS)
+
+
 def sampling_dtype(image: Tensor) -> torch.dtype:
     """The dtype of coordinates and sums: float64 for a float64 image, else float32."""
     return torch.float64 if image.dtype == torch.float64 else torch.float32
@@ -117,7 +130,7 @@ def read(
     interpolation = as_interpolation(mode)
     problem = Problem(
         dims=image.dim() - 2,
-        interpolation=interpolation.name,
+        interpolation=name_of(interpolation),
         padding=_checks.one_of("padding_mode", padding_mode, PADDINGS),
         fill=_checks.number("fill", fill),
         align_corners=bool(align_corners),

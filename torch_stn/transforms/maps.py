@@ -2,14 +2,12 @@
 with the picture.
 """
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from torch_stn import _checks, lowered
 from torch_stn.coordinates import as_list, base_grid
@@ -58,7 +56,7 @@ class Map(ABC):
 
     def grid(self, size: Sequence[int], *, align_corners: bool = False) -> Tensor:
         """Normalised sampling points of every output pixel, (N, *size, d): an export, as F.grid_sample reads it."""
-        size = _checks.size(tuple(size), self.dims, ())
+        size = _checks.size(size, self.dims, None)
         xy = base_grid(size, align_corners=align_corners, dtype=self.dtype, device=self.device)
         return self.sources(xy[None])
 
@@ -198,15 +196,8 @@ class InverseMap(Map):
         """T(at) - target and the Jacobian dT/dxy (N, M, d, d); T acts on each point alone, so d backward passes give
         all of it.
         """
+        # torch.func's reverse mode also works in inference mode, and through every op that has a gradient.
+        moved, pull, *_ = torch.func.vjp(self.forward_map.displacement, at.detach().clone())
         identity = torch.eye(self.dims, dtype=at.dtype, device=at.device)
-        at = at.detach().clone()  # forward mode takes no expanded tensors
-        # Forward mode needs no graph, so it also works where gradients are off for good, as in inference mode.
-        columns = []
-        with warnings.catch_warnings(), forward_ad.dual_level():
-            # On its first use of forward mode torch compiles rules of its own with a function it has deprecated.
-            warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)
-            for direction in identity:
-                moved = self.forward_map.displacement(forward_ad.make_dual(at, direction.expand_as(at).clone()))
-                moved, column = forward_ad.unpack_dual(moved)
-                columns.append(torch.zeros_like(at) if column is None else column.detach())
-        return at + moved.detach() - target, torch.stack(columns, dim=-1) + identity
+        rows = [pull(row.expand_as(at))[0] for row in identity]
+        return at + moved.detach() - target, torch.stack(rows, dim=-2).detach() + identity

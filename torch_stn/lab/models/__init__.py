@@ -1,5 +1,7 @@
 """The networks of the experiments, built from a Config."""
 
+import difflib
+
 import torch
 from torch import nn
 
@@ -63,5 +65,7 @@ def _classifier(config: Config, side: int, spent: int) -> nn.Module:
 
 def _transform(config: Config) -> Transform:
     if config.transform not in TRANSFORMS:
-        raise UserError(f"transform: wanted one of {', '.join(TRANSFORMS)}, got {config.transform!r}")
+        nearest = difflib.get_close_matches(config.transform.lower(), TRANSFORMS, 1)
+        hint = f"; nearest: {nearest[0]}" if nearest else ""
+        raise UserError(f"transform: wanted one of {', '.join(TRANSFORMS)}, got {config.transform!r}{hint}")
     return TRANSFORMS[config.transform]()

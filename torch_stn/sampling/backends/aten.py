@@ -42,6 +42,6 @@ def sample(
     """F.grid_sample on a list of points."""
     grid = points.reshape(points.shape[0], *[1] * (problem.dims - 1), -1, problem.dims)
     values = F.grid_sample(
-        image, grid, mode=interpolation.name, padding_mode=problem.padding, align_corners=problem.align_corners
+        image, grid, mode=problem.interpolation, padding_mode=problem.padding, align_corners=problem.align_corners
     )
     return values.flatten(2)

@@ -1,0 +1,134 @@
+"""What every sampling kernel must do, whoever wrote it. A test class inherits this and gives the fixture `kernel`."""
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cases import PADDINGS, draw, inner_points, pictures, points_off_kinks, thetas
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+from torch_stn import Affine, Interpolation, sample, warp
+
+
+def padded(image: Tensor, room: int, padding: str, align_corners: bool) -> Tensor:
+    """The image with `room` more pixels on every side, as drawn in torch_stn.sampling.padding."""
+    kind = {"zeros": "constant", "border": "edge", "reflection": "reflect" if align_corners else "symmetric"}[padding]
+    widths = [(0, 0), (0, 0), *[(room, room)] * (image.dim() - 2)]
+    return torch.from_numpy(np.pad(image.numpy(), widths, mode=kind))  # type: ignore[call-overload]
+
+
+def read(image: Tensor, points: Tensor, **how: Any) -> Tensor:
+    """sample() at pixel points, without a mask."""
+    values = sample(image, points, units="pixel", **how)
+    assert isinstance(values, Tensor)
+    return values
+
+
+PLANE_AND_VOLUME = pytest.mark.parametrize("in_size", [(4, 5), (3, 4, 3)])
+
+
+class InterpolationContract:
+    """The shared tests; `kernel` is a fresh Interpolation in float64."""
+
+    @PLANE_AND_VOLUME
+    def test_it_is_the_double_sum_of_its_weights(self, kernel: Interpolation, in_size: tuple[int, ...]) -> None:
+        """V = sum U_nm k(x - m) k(y - n), with the weights along each axis written into a row of all pixels."""
+        image, points = pictures(1, in_size), points_off_kinks(1, 30, in_size, beyond=1.5)
+        rows = []
+        for axis, pixels in enumerate(reversed(in_size)):
+            x = points[0, :, axis]
+            centre = x.floor() if kernel.support % 2 == 0 else x.round()
+            weights = kernel.weights(x - centre)
+            row = torch.zeros(30, pixels + 24, dtype=torch.float64)  # room for taps outside
+            taps = (centre + kernel.first_tap()).long()[:, None] + torch.arange(kernel.support)
+            rows.append(row.scatter(1, taps + 12, weights.detach())[:, 12:-12])
+        wanted = torch.einsum("c...yx,my,mx->c...m", image[0], rows[1], rows[0])
+        if len(in_size) == 3:
+            wanted = torch.einsum("czm,mz->cm", wanted, rows[2])
+        torch.testing.assert_close(read(image, points, mode=kernel)[0].detach(), wanted)
+
+    @PLANE_AND_VOLUME
+    @pytest.mark.parametrize("align_corners", [False, True])
+    @pytest.mark.parametrize("padding", PADDINGS)
+    def test_padding_is_reading_from_a_padded_image(
+        self, kernel: Interpolation, in_size: tuple[int, ...], padding: str, align_corners: bool
+    ) -> None:
+        image, points = pictures(1, in_size), points_off_kinks(1, 40, in_size, beyond=2.5)
+        room = 4 + kernel.support
+        wanted = read(padded(image, room, padding, align_corners), points + room, mode=kernel)
+        got = read(image, points, mode=kernel, padding_mode=padding, align_corners=align_corners)
+        torch.testing.assert_close(got, wanted)
+
+    @PLANE_AND_VOLUME
+    def test_fill_and_mask(self, kernel: Interpolation, in_size: tuple[int, ...]) -> None:
+        image, points = pictures(1, in_size), points_off_kinks(1, 40, in_size, beyond=2.5)
+        values, mask = sample(image, points, mode=kernel, units="pixel", fill=0.5, return_mask=True)
+        inside, everything = (
+            read(torch.ones_like(image[:, :1]), points, mode=kernel, padding_mode=padding)
+            for padding in ("zeros", "border")
+        )
+        torch.testing.assert_close(values, read(image, points, mode=kernel) + 0.5 * (everything - inside))
+        assert mask.shape == (1, 1, 40)
+        assert (mask >= 0).all()
+        assert (mask <= 1).all()
+        assert not mask[inside == 0].any()
+        far = sample(image, torch.full_like(points, 1e5), mode=kernel, units="pixel", fill=0.5, return_mask=True)
+        assert not far[1].any()
+
+    @PLANE_AND_VOLUME
+    @pytest.mark.parametrize("padding", PADDINGS)
+    def test_gradients(self, kernel: Interpolation, in_size: tuple[int, ...], padding: str) -> None:
+        image = pictures(1, in_size, channels=1).requires_grad_()
+        points = points_off_kinks(1, 3, in_size).requires_grad_()
+
+        def f(u: Tensor, p: Tensor, *_: Tensor) -> Tensor:
+            return read(u, p, mode=kernel, padding_mode=padding)
+
+        inputs = (image, points, *kernel.parameters())
+        assert gradcheck(f, inputs, fast_mode=True)
+        assert gradgradcheck(f, inputs, fast_mode=True)
+
+    @PLANE_AND_VOLUME
+    def test_it_serves_warp_batches_and_other_dtypes(self, kernel: Interpolation, in_size: tuple[int, ...]) -> None:
+        d = len(in_size)
+        map = Affine(d)(thetas(Affine(d), 3))
+        image = pictures(1, in_size)
+        values, mask = warp(image, map, mode=kernel, return_mask=True)
+        assert values.shape == (3, 2, *in_size)
+        assert mask.shape == (3, 1, *in_size)
+        torch.testing.assert_close(values, sample(image, map.grid(in_size), mode=kernel))
+        for dtype in (torch.float32, torch.bfloat16):
+            single = warp(image.to(dtype), map, mode=kernel.float())
+            assert isinstance(single, Tensor)
+            assert single.dtype == dtype
+            torch.testing.assert_close(single.double(), values, rtol=0, atol=0.03 if dtype == torch.bfloat16 else 1e-4)
+
+    def test_copies(self, kernel: Interpolation) -> None:
+        image, points = pictures(1, (4, 5)), inner_points(1, 10, 2)
+        wanted = read(image, points, mode=kernel)
+        for other in (copy.deepcopy(kernel), pickle.loads(pickle.dumps(kernel))):
+            assert torch.equal(read(image, points, mode=other), wanted)
+
+    def test_its_parameters_learn(self, kernel: Interpolation) -> None:
+        """From blurred values back to the Phi that made them, if it has any."""
+        parameters = list(kernel.parameters())
+        if not parameters:
+            return
+        image, points = pictures(4, (4, 5)), 3 * draw(4, 40, 2)
+        target = read(image, points, mode=kernel).detach()
+        truth = [parameter.detach().clone() for parameter in parameters]
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.mul_(0.8).add_(0.05)
+        start = sum((p - t).abs().sum().item() for p, t in zip(parameters, truth, strict=True))
+        optimizer = torch.optim.Adam(parameters, lr=0.02)
+        for _ in range(60):
+            optimizer.zero_grad()
+            (read(image, points, mode=kernel) - target).square().mean().backward()
+            optimizer.step()
+        end = sum((p - t).abs().sum().item() for p, t in zip(parameters, truth, strict=True))
+        assert end < 0.2 * start, (start, end)
