@@ -21,12 +21,15 @@ PAPER = {
 }
 HEAD = """# What was measured
 
-Made by `python scripts/results.py page` from the files in `results/`, one a run; do not edit. Each file holds the config, the machine and the measurement.
-Residual pose and within-class variance: docs/maths.md. The optimiser is ours (AdamW, cosine, label smoothing), not the paper's plain SGD.
+Made by `python scripts/results.py page` from the files in `results/`, one a run; do not edit. Each file holds the
+config, the machine and the measurement. Residual pose and within-class variance: docs/maths.md. The optimiser is ours
+(AdamW, cosine, label smoothing), not the paper's plain SGD.
 
-| run | set | network | error % | paper | rotation deg | shift px | log-scale | variance, raw | variance, share | parameters | steps | seconds |
-|---|---|---|---|---|---|---|---|---|---|---|---|---|
 """
+COLUMNS = (
+    *("run", "set", "network", "error %", "paper", "rotation deg", "shift px", "log-scale"),
+    *("variance, raw", "variance, share", "parameters", "steps", "seconds"),
+)
 
 
 def keep(run: Path, name: str, command: str) -> Path:
@@ -49,7 +52,8 @@ def page() -> str:
     lines = [
         f"* `{name}`: `{record['command']}`, {_machine(record['environment'])}" for name, record in records.items()
     ]
-    return HEAD + rows + "\n## Commands and machines\n\n" + "\n".join(lines) + "\n"
+    head = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
+    return HEAD + head + rows + "\n## Commands and machines\n\n" + "\n".join(lines) + "\n"
 
 
 def _row(name: str, evaluation: dict[str, Any]) -> str:

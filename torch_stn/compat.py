@@ -28,11 +28,9 @@ def grid_sample(
         >>> grid_sample(image, affine_grid(torch.eye(2, 3)[None], [1, 1, 4, 4], False), align_corners=False).shape
         torch.Size([1, 1, 4, 4])
     """
-    values = sample(
+    return sample(
         input, grid, mode=mode, padding_mode=padding_mode, align_corners=_corners("grid_sample", align_corners)
     )
-    assert isinstance(values, Tensor)
-    return values
 
 
 def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:

@@ -5,7 +5,7 @@ would hide the second.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 from torch import Tensor
 
@@ -18,11 +18,33 @@ from torch_stn.transforms.maps import Map
 
 @overload
 def warp(
-    image: Tensor, map: Map, size: Sequence[int] | None = None, *, return_mask: Literal[False] = False, **options: Any
+    image: Tensor,
+    map: Map,
+    size: Sequence[int] | None = None,
+    *,
+    mode: str | Interpolation = ...,
+    padding_mode: str = ...,
+    fill: float = ...,
+    align_corners: bool = ...,
+    antialias: bool = ...,
+    return_mask: Literal[False] = ...,
+    deterministic: bool = ...,
+    backend: str | None = ...,
 ) -> Tensor: ...
 @overload
 def warp(
-    image: Tensor, map: Map, size: Sequence[int] | None = None, *, return_mask: Literal[True], **options: Any
+    image: Tensor,
+    map: Map,
+    size: Sequence[int] | None = None,
+    *,
+    mode: str | Interpolation = ...,
+    padding_mode: str = ...,
+    fill: float = ...,
+    align_corners: bool = ...,
+    antialias: bool = ...,
+    return_mask: Literal[True],
+    deterministic: bool = ...,
+    backend: str | None = ...,
 ) -> tuple[Tensor, Tensor]: ...
 def warp(
     image: Tensor,  # (N, C, H, W) or (N, C, D, H, W)

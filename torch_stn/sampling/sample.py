@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -20,9 +20,33 @@ FAR = 1e6  # stands for a coordinate that is not finite: outside every image in 
 
 
 @overload
-def sample(image: Tensor, points: Tensor, *, return_mask: Literal[False] = False, **options: Any) -> Tensor: ...
+def sample(
+    image: Tensor,
+    points: Tensor,
+    *,
+    mode: str | Interpolation = ...,
+    padding_mode: str = ...,
+    fill: float = ...,
+    align_corners: bool = ...,
+    units: str = ...,
+    return_mask: Literal[False] = ...,
+    deterministic: bool = ...,
+    backend: str | None = ...,
+) -> Tensor: ...
 @overload
-def sample(image: Tensor, points: Tensor, *, return_mask: Literal[True], **options: Any) -> tuple[Tensor, Tensor]: ...
+def sample(
+    image: Tensor,
+    points: Tensor,
+    *,
+    mode: str | Interpolation = ...,
+    padding_mode: str = ...,
+    fill: float = ...,
+    align_corners: bool = ...,
+    units: str = ...,
+    return_mask: Literal[True],
+    deterministic: bool = ...,
+    backend: str | None = ...,
+) -> tuple[Tensor, Tensor]: ...
 def sample(
     image: Tensor,  # (N, C, H, W) or (N, C, D, H, W)
     points: Tensor,  # (N, *S, 2) or (N, *S, 3), last axis (x, y[, z])

@@ -14,7 +14,8 @@ CONFIG = Config(
     data="plain",
     steps=0,
     epochs=20,
-    batch_size=64,
+    batch_size=128,
     learning_rate=2e-3,
+    warmup=0.1,
     checkpoint_every=1000,
 )
