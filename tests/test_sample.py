@@ -192,14 +192,30 @@ def test_fill_and_mask_share_the_kernel_between_inside_and_outside(mode: str, in
         torch.testing.assert_close(padded_values, read(image, points, padding_mode=padding, fill=0.7, **how))
 
 
-@pytest.mark.parametrize("fill", [-3.5, 1e30])
+@pytest.mark.parametrize("fill", [-3.5, 1e30, float("inf"), float("nan")])
 def test_a_point_well_inside_does_not_feel_the_fill(fill: float) -> None:
     image, points = pictures(1, (6, 6)), 1.5 + 2 * draw(1, 10, 2)
     for mode in MODES:
         wanted = read(image, points, mode=mode, units="pixel")
         torch.testing.assert_close(read(image, points, mode=mode, units="pixel", fill=fill), wanted)
+        border = read(image, points + 9, mode=mode, units="pixel", fill=fill, padding_mode="border")
+        assert torch.isfinite(border).all(), "there is no outside to fill"
     outside = read(image, points + 9, units="pixel", fill=fill)
-    torch.testing.assert_close(outside, torch.full_like(outside, fill))
+    torch.testing.assert_close(outside, torch.full_like(outside, fill), equal_nan=True)
+
+
+def test_a_fill_of_nan_marks_every_point_that_feels_the_outside() -> None:
+    image, points = pictures(1, (4, 5)).requires_grad_(), points_off_kinks(1, 60, (4, 5)).requires_grad_()
+    for mode in MODES:
+        marked, mask = sample(image, points, mode=mode, units="pixel", fill=float("nan"), return_mask=True)
+        lost = torch.isnan(marked[0, 0])
+        assert lost.any()
+        assert (
+            torch.equal(lost, mask[0, 0] < 1 - 1e-9) or mode == "bicubic"
+        )  # its negative weights may sum to 1 outside
+        pulls = torch.autograd.grad(marked[..., ~lost].sum(), (image, points), materialize_grads=True)
+        assert all(torch.isfinite(pull).all() for pull in pulls)
+        assert not pulls[1][:, lost].any()
 
 
 def padded(image: Tensor, room: int, padding: str, align_corners: bool) -> Tensor:

@@ -281,15 +281,11 @@ IMAGE, POINTS = torch.zeros(2, 3, 4, 5), torch.zeros(2, 6, 2)
         ({"mode": NoSupport()}, ValueError, r"^mode: NoSupport.support must be a whole number >= 1"),
         ({"padding_mode": "zero"}, ValueError, r"^padding_mode: wanted one of 'zeros', .*, got 'zero'"),
         ({"backend": "cuda"}, ValueError, r"^backend: wanted one of .*'reference'.*, got 'cuda'"),
-        ({"fill": "black"}, (TypeError, ValueError), r"^fill: .*'black'"),
-        ({"fill": math.nan}, ValueError, r"^fill: wanted a finite number, got nan"),
-        ({"fill": math.inf}, ValueError, r"^fill: wanted a finite number, got inf"),
-        ({"fill": None}, (TypeError, ValueError), r"^fill: "),
+        ({"fill": "black"}, TypeError, r"^fill: wanted a number, got 'black'"),
+        ({"fill": None}, TypeError, r"^fill: wanted a number, got None"),
     ],
 )
-def test_bad_arguments_are_named(
-    change: dict[str, Any], error: type[Exception] | tuple[type[Exception], ...], message: str
-) -> None:
+def test_bad_arguments_are_named(change: dict[str, Any], error: type[Exception], message: str) -> None:
     arguments: dict[str, Any] = {"image": IMAGE, "points": POINTS, **change}
     with pytest.raises(error, match=message):
         sample(**arguments)

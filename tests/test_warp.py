@@ -144,9 +144,10 @@ def test_the_mask_is_what_fell_inside() -> None:
     for padding in PADDINGS:
         _, mask = warp(image, Attention()(zoom_out), return_mask=True, padding_mode=padding)
         assert mask.shape == (2, 1, 6, 8)
-        assert (mask[0, 0, 2:4, 2:6] == 1).all()
+        assert (mask[0, 0, 2:4, 2:6] > 1 - 1e-12).all()
         assert not mask[0, 0, 0].any()
-        assert mask[1, 0].tolist() == [[1.0] * 7 + [0.0]] * 6
+        wanted = torch.tensor([1.0] * 7 + [0.0], dtype=torch.float64).expand(6, -1)
+        torch.testing.assert_close(mask[1, 0], wanted, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -232,17 +233,15 @@ IMAGE, MAP = torch.zeros(2, 3, 4, 5), Affine()(torch.eye(2, 3).expand(2, -1, -1)
         ({"size": (4, 5, 6)}, ValueError, r"^size: wanted \(h, w\).* got \(4, 5, 6\)"),
         ({"size": (4, 0)}, ValueError, r"^size: .* at least 1, got \(4, 0\)"),
         ({"size": (4, -1)}, ValueError, r"^size: .* at least 1, got \(4, -1\)"),
-        ({"size": (2.5, 3)}, (TypeError, ValueError), r"^size: "),
-        ({"size": "28"}, (TypeError, ValueError), r"^size: "),
+        ({"size": (2.5, 3)}, ValueError, r"^size: wanted \(h, w\) of whole numbers, got \(2.5, 3\)"),
+        ({"size": "28"}, ValueError, r"^size: wanted \(h, w\) of whole numbers, got '28'"),
         ({"antialias": True}, ValueError, r"^antialias: not available yet"),
         ({"mode": "cubic"}, ValueError, r"^mode: wanted one of"),
         ({"padding_mode": "wrap"}, ValueError, r"^padding_mode: wanted one of"),
         ({"backend": "triton"}, ValueError, r"^backend: wanted one of"),
     ],
 )
-def test_bad_arguments_are_named(
-    change: dict[str, Any], error: type[Exception] | tuple[type[Exception], ...], message: str
-) -> None:
+def test_bad_arguments_are_named(change: dict[str, Any], error: type[Exception], message: str) -> None:
     arguments: dict[str, Any] = {"image": IMAGE, "map": MAP, **change}
     with pytest.raises(error, match=message):
         warp(**arguments)

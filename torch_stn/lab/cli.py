@@ -84,25 +84,28 @@ def train(
 
         raise UserError(f"NAME: wanted one of {', '.join(experiments.names())}, or --resume RUN")
     from torch_stn.lab.console import out
-    from torch_stn.lab.session import free_folder, run_name, start, train_and_evaluate
+    from torch_stn.lab.session import find_digits, free_folder, run_name, start, train_and_evaluate
     from torch_stn.lab.table import results_table
     from torch_stn.lab.train import Interrupted
 
     if resume is not None:
         from torch_stn.lab.run_folder import RunFolder
 
-        folder = RunFolder.open(resume)
+        folder, digits = RunFolder.open(resume), None
     else:
         from torch_stn.lab import experiments
         from torch_stn.lab.config import override
 
         assert name is not None
         config = override(experiments.config(name), overrides or [])
+        config, digits = find_digits(config)
         folder = start(config, run if run is not None else free_folder(RUNS, run_name(config)))
     try:
-        record = train_and_evaluate(folder)
+        record = train_and_evaluate(folder, digits)
     except Interrupted as stopped:
         _fail(f"stopped at step {stopped.step}; go on with: stn train --resume {folder.path}", INTERRUPTED)
+    except KeyboardInterrupt:
+        _fail(f"interrupted; what is trained is saved, go on with: stn train --resume {folder.path}", INTERRUPTED)
     out.print(results_table([record]))
     typer.echo(f"run: {folder.path}")
 

@@ -4,7 +4,7 @@ import importlib.metadata
 import platform
 
 import torch
-from rich.table import Table
+from rich.table import Column, Table
 
 from torch_stn._version import __version__
 from torch_stn.lab.console import out
@@ -70,7 +70,7 @@ def _problem(device: str, dims: int, mode: str) -> Problem:
 
 
 def _data() -> Table:
-    table = Table(title="Data sets", show_header=False)
+    table = Table("set", Column(overflow="fold"), title="Data sets", show_header=False)
     for name, where in find_digits():
         table.add_row(name, where)
     return table

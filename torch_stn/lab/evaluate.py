@@ -81,8 +81,7 @@ def evaluate(folder: RunFolder, device: torch.device | str = "cpu", digits: Digi
     digits = digits if digits is not None else load_digits(config.digits)
     data = DigitSet(digits, config.data, config.seed, device)
     model = models.build(config).to(device)
-    weights = folder.load_weights()
-    model.load_state_dict(weights)
+    folder.load_into(model)
     with _evaluating(model):
         record, arrays = _measure(model, data, config)
     step = int(folder.checkpoints()[-1].name.removeprefix("step-"))

@@ -17,7 +17,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from torch_stn._version import __version__
 from torch_stn.lab.config import Config, from_record
@@ -79,8 +79,9 @@ class RunFolder:
     def write_json(self, name: str, record: Mapping[str, Any]) -> None:
         """Write a JSON object at once or not at all."""
         temporary = self.path / f".{name}.tmp"
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, self.path / name)
+        with _named(self.path / name):
+            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            os.replace(temporary, self.path / name)
 
     def write_arrays(self, name: str, arrays: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
         """Write tensors as safetensors, at once or not at all."""
@@ -94,7 +95,8 @@ class RunFolder:
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """One more line of metrics.jsonl."""
-        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+        path = self.path / "metrics.jsonl"
+        with _named(path), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -157,6 +159,14 @@ class RunFolder:
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path}: cannot be read as safetensors: {_line(error)}") from None
 
+    def load_into(self, model: nn.Module) -> None:
+        """Put the weights of the last checkpoint into a network."""
+        try:
+            model.load_state_dict(self.load_weights())
+        except RuntimeError:
+            path = self.checkpoints()[-1] / "model.safetensors"
+            raise UserError(f"{path}: holds the weights of another network than config.json describes") from None
+
     def load_state(self) -> dict[str, Any]:
         """Step, optimiser and the rest of the last checkpoint; tensors and plain values only, no pickled objects."""
         path = self.checkpoints()[-1] / "state.pt"
@@ -171,11 +181,12 @@ class RunFolder:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """safetensors and torch.save tell of a full disk in words of their own, without the file's name."""
+    """A full disk, told with the name of the file: safetensors, torch.save and write() leave it out."""
     try:
         yield
-    except (SafetensorError, RuntimeError) as error:
-        raise UserError(f"{path}: cannot be written: {_line(error)}; what was whole before still is") from None
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else _line(error)
+        raise UserError(f"{path}: cannot be written: {reason}; what was whole before still is") from None
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What the commands do: train a run and evaluate it, make the demo. The command line only parses and prints."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch_stn.lab.data.digits import Digits, load_digits
 from torch_stn.lab.evaluate import evaluate
 from torch_stn.lab.run_folder import RunFolder, environment
 from torch_stn.lab.train import launch, progress, step_limit, train
+
+FULL = 60_000  # training digits of MNIST
 
 
 def run_name(config: Config) -> str:
@@ -26,6 +29,13 @@ def free_folder(parent: Path, name: str) -> Path:
         if not (folder / "config.json").exists():
             return folder
     raise AssertionError("ten thousand runs of one name")
+
+
+def find_digits(config: Config) -> tuple[Config, Digits]:
+    """The digits of a run, and its config with "auto" replaced by what was found: a resumed run must find the same."""
+    digits = load_digits(config.digits, notice=say)
+    found = "embedded" if len(digits.train_images) < FULL else "mnist"
+    return replace(config, digits=found), digits
 
 
 def start(config: Config, path: Path) -> RunFolder:

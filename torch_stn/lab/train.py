@@ -68,14 +68,18 @@ def train(folder: RunFolder, digits: Digits, watch: Watch = lambda row: None) ->
     data = DigitSet(digits, config.data, config.seed, fabric.device)
     raw = models.build(config)
     model, optimizer = fabric.setup(raw, make_optimizer(raw, config))
+    data.dtype = next(raw.parameters()).dtype
     limit = step_limit(config, len(data.train[0]))
 
     step, elapsed, moment = 0, 0.0, 0
     if folder.checkpoints():
-        raw.load_state_dict(folder.load_weights())
+        folder.load_into(raw)
         state = folder.load_state()
-        optimizer.load_state_dict(state["optimizer"])
-        step, elapsed, moment = state["step"], state["elapsed"], state["moment"]
+        try:
+            optimizer.load_state_dict(state["optimizer"])
+            step, elapsed, moment = state["step"], state["elapsed"], state["moment"]
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{folder.checkpoints()[-1]}: is not a state of this run's training: {error}") from None
     if fabric.is_global_zero:
         folder.forget_after(step)
     recorder = Recorder(folder, watch, tensorboard=config.tensorboard and fabric.is_global_zero, first_step=step)

@@ -38,12 +38,12 @@ class BasisTransform(Transform):
         return self.identity_theta.float()
 
     def displacement(self, theta: Tensor, xy: Tensor) -> Tensor:
-        values = self.functions(xy).to(theta.dtype)
         with torch.autocast(theta.device.type, enabled=False):
-            return torch.matmul(values, self._coefficients(theta))
+            return torch.matmul(self.functions(xy).to(theta.dtype), self._coefficients(theta))
 
     def lower(self, theta: Tensor, size: Sequence[int], *, align_corners: bool = False) -> lowered.Lowered:
-        values = self.functions_on(tuple(size), align_corners, theta.dtype, theta.device)
+        with torch.autocast(theta.device.type, enabled=False):
+            values = self.functions_on(tuple(size), align_corners, theta.dtype, theta.device)
         return lowered.Basis(values, self._coefficients(theta))
 
     def _coefficients(self, theta: Tensor) -> Tensor:

@@ -103,10 +103,12 @@ class ThetaMap(Map):
         return self.theta.device
 
     def displacement(self, xy: Tensor) -> Tensor:
-        return self.transform.displacement(self.theta, xy)
+        with torch.autocast(self.device.type, enabled=False):  # coordinates never in half precision
+            return self.transform.displacement(self.theta, xy)
 
     def lower(self, size: Sequence[int], *, align_corners: bool = False) -> lowered.Lowered:
-        return self.transform.lower(self.theta, size, align_corners=align_corners)
+        with torch.autocast(self.device.type, enabled=False):
+            return self.transform.lower(self.theta, size, align_corners=align_corners)
 
 
 class ComposedMap(Map):

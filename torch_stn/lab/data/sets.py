@@ -33,6 +33,7 @@ class DigitSet:
         self.kind = kind
         self.seed = seed
         self.device = torch.device(device)
+        self.dtype = torch.float32  # of the images; a network in another precision sets it
         self.train = torch.from_numpy(digits.train_images).to(device), torch.from_numpy(digits.train_labels).to(device)
         self.test = torch.from_numpy(digits.test_images).to(device), torch.from_numpy(digits.test_labels).to(device)
         self.name = DISTORTIONS[kind].name
@@ -62,4 +63,4 @@ class DigitSet:
 
     def _batch(self, digits: tuple[Tensor, Tensor], indices: Tensor, samples: Tensor, seed: int) -> Batch:
         images, drawn = distort(self.kind, digits[0], indices, samples, seed)
-        return Batch(images, digits[1][indices], samples, drawn)
+        return Batch(images.to(self.dtype), digits[1][indices], samples, drawn)

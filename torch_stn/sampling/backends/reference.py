@@ -62,12 +62,13 @@ def _axis(x: Tensor, n: int, interpolation: Interpolation, problem: Problem) -> 
     support).
     """
     support, rule = interpolation.support, PADDINGS[problem.padding]
-    if rule is not None and support <= 2:
-        # The coordinate itself is brought inside; wider kernels bring each tap inside. The values are the same either
-        # way, but at the border these are the slopes of F.grid_sample.
+    if rule is None:
+        x = x.clamp(-support - 1.0, n + support + 0.0)  # beyond all taps it reads nothing, and now fits an integer
+    elif problem.interpolation in ("nearest", "bilinear"):
+        # The coordinate is brought inside, not each tap: the values are the same, and so F.grid_sample's slopes.
         x = rule(x, n, problem.align_corners)
-    # A coordinate beyond all taps reads nothing; clamped, it also fits an integer.
-    x = x.clamp(-support - 1.0, n + support + 0.0) if rule is None or support <= 2 else x.clamp(-(2.0**30), 2.0**30)
+    else:
+        x = x.clamp(-(2.0**30), 2.0**30)
     centre = (x.detach().floor() if support % 2 == 0 else x.detach().round()).to(x.dtype)
     weights = interpolation.weights(x - centre)
     first = centre + interpolation.first_tap()
