@@ -44,7 +44,6 @@ def values_and_gradients(image: Tensor, points: Tensor, **how: Any) -> list[Tens
     """What a backend makes of one problem: values, and the gradients of a fixed weighting of them."""
     u, p = image.detach().clone().requires_grad_(), points.detach().clone().requires_grad_()
     values = sample(u, p, **how)
-    assert isinstance(values, Tensor)
     values.backward(draw(*values.shape, seed=9).to(values.dtype))
     return [values.detach(), *(torch.zeros_like(v) if v.grad is None else v.grad for v in (u, p))]
 
@@ -95,7 +94,6 @@ def test_gradients_of_theta_through_warp(family: Transform, backend: str) -> Non
             image = pictures(2, size, dtype=dtype).requires_grad_()
             theta = thetas(family).to(dtype).requires_grad_()
             values = warp(image, family(theta), padding_mode=padding, backend=name)
-            assert isinstance(values, Tensor)
             values.backward(draw(*values.shape, seed=1, dtype=dtype))
             assert image.grad is not None
             assert theta.grad is not None
@@ -187,12 +185,9 @@ def test_a_variation_of_a_built_in_kernel_is_not_taken_for_the_built_in_one() ->
     image, points = pictures(1, (5, 6)), points_off_kinks(1, 20, (5, 6), beyond=0)
     got = sample(image, points, mode=SquaredTent(), units="pixel")
     wanted = sample(image, points, mode=SquaredTent(), units="pixel", backend="reference")
-    assert isinstance(got, Tensor)
-    assert isinstance(wanted, Tensor)
     torch.testing.assert_close(got, wanted)
     learned = LearnedCubic()
     values = sample(image, points, mode=learned, units="pixel")
-    assert isinstance(values, Tensor)
     values.sum().backward()
     assert isinstance(learned.a, Tensor)
     assert learned.a.grad is not None
@@ -227,12 +222,14 @@ COMPILE_WARNINGS = pytest.mark.filterwarnings("ignore:`torch.jit.script", "ignor
 
 
 @COMPILE_WARNINGS
-@EVERY_BACKEND
-@pytest.mark.parametrize("family", [Affine(), ThinPlateSpline(), Projective()], ids=["affine", "tps", "projective"])
-def test_warp_compiles_to_one_graph(family: Transform, backend: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "backend"),
+    [(Affine(), None), (Affine(), "reference"), (ThinPlateSpline(), None), (Projective(), None)],
+    ids=["affine", "affine by the reference", "tps", "projective"],
+)
+def test_warp_compiles_to_one_graph(family: Transform, backend: str | None) -> None:
     def run(image: Tensor, theta: Tensor) -> Tensor:
         values = warp(image, family(theta), (4, 5), backend=backend)
-        assert isinstance(values, Tensor)
         return values
 
     compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
@@ -250,7 +247,7 @@ def test_warp_compiles_to_one_graph(family: Transform, backend: str) -> None:
 
 
 @COMPILE_WARNINGS
-@pytest.mark.parametrize("family", [Affine(), ThinPlateSpline(3), Projective()], ids=["affine", "tps", "projective"])
+@pytest.mark.parametrize("family", [Affine(), ThinPlateSpline(3)], ids=["affine", "tps"])
 def test_a_transformer_can_be_exported(family: Transform) -> None:
     torch.manual_seed(0)
     stn = SpatialTransformer(LocalizationFC((1, 8, 8), (5,)), family, (6, 6)).eval()

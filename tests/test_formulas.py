@@ -73,7 +73,7 @@ def bend(r: float) -> float:
 @pytest.mark.parametrize("regularization", [0.0, 0.1])
 def test_the_sixteen_point_spline_is_the_solution_of_its_linear_system(regularization: float) -> None:
     family = ThinPlateSpline(4, span=0.9, regularization=regularization)
-    axis = np.float32([-0.9, -0.3, 0.3, 0.9])
+    axis = np.array([-0.9, -0.3, 0.3, 0.9])
     p = np.array([[x, y] for y in axis for x in axis], dtype=np.float64)  # x runs first
     np.testing.assert_allclose(family.control_points.double(), p, rtol=0, atol=1e-7)
     p = family.control_points.double().numpy()

@@ -22,13 +22,6 @@ from torch_stn import (
 )
 
 
-def read(stn: SpatialTransformer, x: Tensor, source: Tensor | None = None) -> Tensor:
-    """The picture alone."""
-    values = stn(x, source)
-    assert isinstance(values, Tensor)
-    return values
-
-
 def plain(transform: Transform, seen: tuple[int, ...] = (9, 7), channels: int = 2, **how: Any) -> SpatialTransformer:
     """A transformer of pictures of the size `seen`, on one hidden layer."""
     features = nn.Sequential(nn.Flatten(), nn.Linear(channels * torch.Size(seen).numel(), 6), nn.Tanh())
@@ -67,7 +60,7 @@ class TestStart:
         size = (9, 7) if family.dims == 2 else (3, 4, 5)
         x = torch.rand(3, 2, *size)
         stn = plain(family, size, init=at_rest(family))
-        torch.testing.assert_close(read(stn, x), x, rtol=0, atol=1e-5)
+        torch.testing.assert_close(stn(x), x, rtol=0, atol=1e-5)
         assert torch.equal(stn.theta(x), family.identity().flatten().expand(3, -1))
         unperturbed = plain(FAMILIES[name](), size)
         assert torch.equal(unperturbed.theta(x), family.initial().flatten().expand(3, -1))
@@ -86,8 +79,8 @@ class TestStart:
     def test_on_any_features(self, features: nn.Module) -> None:
         x = 100 * torch.rand(4, 2, 9, 7)
         stn = SpatialTransformer(features, Affine(), in_shape=(2, 9, 7))
-        torch.testing.assert_close(read(stn, x), x, rtol=0, atol=1e-3)
-        torch.testing.assert_close(read(stn.eval(), x), x, rtol=0, atol=1e-3)
+        torch.testing.assert_close(stn(x), x, rtol=0, atol=1e-3)
+        torch.testing.assert_close(stn.eval()(x), x, rtol=0, atol=1e-3)
 
     def test_the_start_may_be_given(self) -> None:
         wanted = torch.tensor([0.5, 0.25, -0.25])
@@ -102,7 +95,7 @@ class TestStart:
 
     def test_the_first_step_moves_the_head(self) -> None:
         stn = plain(Affine())
-        read(stn, torch.rand(3, 2, 9, 7)).square().sum().backward()
+        stn(torch.rand(3, 2, 9, 7)).square().sum().backward()
         assert stn.head.weight.grad is not None
         assert stn.head.weight.grad.any()
         assert stn.head.bias.grad is not None
@@ -124,7 +117,7 @@ class TestStart:
         stn = SpatialTransformer(Backbone().double(), Affine(), in_shape=(2, 9, 7))
         x = torch.rand(2, 2, 9, 7, dtype=torch.float64)
         assert stn.theta(x).dtype == torch.float64
-        torch.testing.assert_close(read(stn, x), x)
+        torch.testing.assert_close(stn(x), x)
 
 
 class TestOneLook:
@@ -144,7 +137,7 @@ class TestOneLook:
                 theta = stn.theta(x)
                 assert theta.shape == (3, 6)
                 assert not torch.equal(theta[0], theta[1])
-                assert torch.equal(read(stn, x), warp(x, Affine()(theta), size, **how))
+                assert torch.equal(stn(x), warp(x, Affine()(theta), size, **how))
 
     def test_theta_is_handed_on(self) -> None:
         x = torch.rand(3, 2, 9, 7)
@@ -163,11 +156,11 @@ class TestOneLook:
         sharp, mask = torch.rand(3, 5, 90, 70), torch.rand(3, 1, 9, 7, dtype=torch.float64)
         for source in (sharp, mask, torch.rand(1, 1, 4, 4)):
             wanted = warp(source, Affine()(stn.theta(x)), (6, 6))
-            got = read(stn, x, source)
+            got = stn(x, source)
             assert torch.equal(got, wanted)
             assert got.dtype == source.dtype
         keeps = awake(plain(Affine()))
-        assert read(keeps, x, sharp).shape == sharp.shape, "size=None takes the source's"
+        assert keeps(x, sharp).shape == sharp.shape, "size=None takes the source's"
 
     def test_side_by_side(self) -> None:
         x = torch.rand(3, 2, 9, 7)
@@ -199,8 +192,8 @@ class TestOneLook:
             assert torch.equal(values, warp(x, Affine(3)(theta), (4, 5, 6)))
 
     def test_an_empty_batch(self) -> None:
-        assert read(plain(Affine()), torch.rand(0, 2, 9, 7)).shape == (0, 2, 9, 7)
-        assert read(plain(Affine(), count=2), torch.rand(0, 2, 9, 7)).shape == (0, 2, 2, 9, 7)
+        assert plain(Affine())(torch.rand(0, 2, 9, 7)).shape == (0, 2, 9, 7)
+        assert plain(Affine(), count=2)(torch.rand(0, 2, 9, 7)).shape == (0, 2, 2, 9, 7)
 
 
 class TestPrecision:
@@ -231,7 +224,7 @@ class TestPrecision:
         size = (9, 7) if family.dims == 2 else (3, 4, 5)
         x = torch.rand(3, 2, *size).bfloat16()
         stn = plain(family, size, init=at_rest(family)).bfloat16()
-        torch.testing.assert_close(read(stn, x), x, rtol=0, atol=0.004)
+        torch.testing.assert_close(stn(x), x, rtol=0, atol=0.004)
 
     def test_float64_stays_float64(self) -> None:
         stn, x = awake(plain(Affine())).double(), torch.rand(3, 2, 9, 7, dtype=torch.float64)

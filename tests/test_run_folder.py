@@ -311,6 +311,19 @@ def test_a_kill_while_a_checkpoint_is_written_again_leaves_a_whole_one(
     kill_everywhere(folder, lambda: save(folder, 4, -1.0), monkeypatch, look)
 
 
+def test_a_kill_while_a_checkpoint_is_dropped_leaves_a_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = create(tmp_path / "a")
+    for step in (2, 4):
+        save(folder, step)
+
+    def look(folder: RunFolder, survived: bool) -> None:
+        assert last(folder) in (((2, 2.0, 2.0),) if survived else ((4, 4.0, 4.0), (2, 2.0, 2.0)))
+
+    kill_everywhere(folder, lambda: folder.drop_checkpoint(4), monkeypatch, look)
+
+
 def test_a_kill_while_a_resume_tidies_up_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = create(tmp_path / "a")
     for step in (1, 2, 3):

@@ -18,17 +18,10 @@ EVERY_PADDING = pytest.mark.parametrize("padding", PADDINGS)
 BEYOND_FLOAT = [math.nan, math.inf, -math.inf]
 
 
-def read(image: Tensor, points: Tensor, **how: Any) -> Tensor:
-    """sample() without a mask."""
-    values = sample(image, points, **how)
-    assert isinstance(values, Tensor)
-    return values
-
-
 def slopes(image: Tensor, points: Tensor, **how: Any) -> tuple[Tensor, Tensor, Tensor]:
     """The values, and the gradients of a fixed weighting of them to image and points."""
     u, p = image.detach().clone().requires_grad_(), points.detach().clone().requires_grad_()
-    values = read(u, p, **how)
+    values = sample(u, p, **how)
     values.backward(draw(*values.shape, seed=9, dtype=values.dtype))
     return (
         values.detach(),
@@ -58,8 +51,14 @@ def test_points_that_are_nowhere(dims: int, padding: str, backend: str | None) -
         for fill in (0.0, 0.25):
             if not served(backend, dims, mode, fill):
                 continue
-            how = {"mode": mode, "padding_mode": padding, "units": "pixel", "fill": fill, "backend": backend}
-            values, mask = sample(image, bad, return_mask=True, **how)  # type: ignore[arg-type]
+            how: dict[str, Any] = {
+                "mode": mode,
+                "padding_mode": padding,
+                "units": "pixel",
+                "fill": fill,
+                "backend": backend,
+            }
+            values, mask = sample(image, bad, return_mask=True, **how)
             wanted = slopes(image, points, **how)
             assert (values[..., lost] == fill).all()
             torch.testing.assert_close(values[..., ~lost], wanted[0][..., ~lost])
@@ -79,8 +78,8 @@ def test_points_that_are_very_far_away(mode: str, dtype: torch.dtype, padding: s
     image = pictures(1, (4, 5), dtype=dtype)
     far = torch.tensor([[[1e30, 0.0], [-1e30, -1e30], [0.1, 1e12], [-1e7, 3e9], [1e30, -1e30]]], dtype=dtype)
     for units in ("normalized", "pixel"):
-        how = {"mode": mode, "padding_mode": padding, "units": units, "backend": backend}
-        values, mask = sample(image, far, return_mask=True, **how)  # type: ignore[arg-type]
+        how: dict[str, Any] = {"mode": mode, "padding_mode": padding, "units": units, "backend": backend}
+        values, mask = sample(image, far, return_mask=True, **how)
         assert not mask.any()
         _, pull_image, pull_points = slopes(image, far, **how)
         assert torch.isfinite(pull_image).all()
@@ -105,7 +104,7 @@ def test_a_pixel_that_is_no_number_reaches_only_the_points_that_read_it(special:
     image[..., 4, 5] = image[..., 0, 0] = special
     points = torch.tensor([[[1.5, 1.5], [2.5, 2.2], [7.0, 9.0], [-3.0, -2.5], [8.5, 1.0], [5.5, -4]]]).double()
     for mode in ("nearest", "bilinear"):
-        values = read(image, points, mode=mode, units="pixel", backend=backend)
+        values = sample(image, points, mode=mode, units="pixel", backend=backend)
         assert torch.isfinite(values).all()
         assert not values[..., 2:].any()
 
@@ -116,20 +115,20 @@ def test_units_say_the_same_in_three_ways(backend: str | None) -> None:
     image, moved = pictures(2, in_size), 3 * inner_points(2, 15, 2).reshape(2, *size, 2)
     for align_corners in (False, True):
         pixels = moved + base_pixels(size, in_size, align_corners=align_corners, like=moved)
-        how = {"align_corners": align_corners, "backend": backend}
-        wanted = read(image, pixels, units="pixel", **how)
+        how: dict[str, Any] = {"align_corners": align_corners, "backend": backend}
+        wanted = sample(image, pixels, units="pixel", **how)
         assert wanted.shape == (2, 2, *size)
-        torch.testing.assert_close(read(image, moved, units="displacement", **how), wanted)
+        torch.testing.assert_close(sample(image, moved, units="displacement", **how), wanted)
         grid = to_normalized(pixels, in_size, align_corners=align_corners)
-        torch.testing.assert_close(read(image, grid, units="normalized", **how), wanted)
+        torch.testing.assert_close(sample(image, grid, units="normalized", **how), wanted)
 
 
 def test_no_displacement_is_the_image() -> None:
     for size in ((5, 7), (3, 4, 5), (2, 4097)):
         image = pictures(2, size, dtype=torch.float32)
         stay = torch.zeros(1, *size, len(size))
-        torch.testing.assert_close(read(image, stay, units="displacement"), image, rtol=0, atol=1e-6)
-        assert torch.equal(read(image, stay, units="displacement", backend="reference"), image)
+        torch.testing.assert_close(sample(image, stay, units="displacement"), image, rtol=0, atol=1e-6)
+        assert torch.equal(sample(image, stay, units="displacement", backend="reference"), image)
 
 
 @EVERY_BACKEND
@@ -141,7 +140,7 @@ def test_points_of_any_shape(in_size: tuple[int, ...], shape: tuple[int, ...], b
     values, mask = sample(image, points.reshape(2, *shape, d), return_mask=True, backend=backend)
     assert values.shape == (2, 3, *shape)
     assert mask.shape == (2, 1, *shape)
-    assert torch.equal(values.reshape(2, 3, -1), read(image, points, backend=backend))
+    assert torch.equal(values.reshape(2, 3, -1), sample(image, points, backend=backend))
 
 
 @EVERY_BACKEND
@@ -151,9 +150,9 @@ def test_a_batch_of_one_serves_any_batch(dims: int, padding: str, backend: str |
     in_size = (4, 5) if dims == 2 else (3, 4, 3)
     images, points = pictures(3, in_size), inner_points(3, 10, dims, reach=1.3).reshape(3, 2, 5, dims)
     points[1, 0, 0] = math.nan
-    how = {"padding_mode": padding, "backend": backend}
+    how: dict[str, Any] = {"padding_mode": padding, "backend": backend}
     for u, p in ((images[:1], points), (images, points[:1]), (images[:1], points[:1])):
-        got_mask = sample(u, p, return_mask=True, **how)[1]  # type: ignore[arg-type]
+        got_mask = sample(u, p, return_mask=True, **how)[1]
         assert got_mask.shape == (max(len(u), len(p)), 1, 2, 5)
         got = slopes(u, p, **how)
         n = max(len(u), len(p))
@@ -175,7 +174,7 @@ def test_image_and_points_of_different_dtypes(
     got = slopes(image, points, backend=backend)
     assert [tensor.dtype for tensor in got] == [image_dtype, image_dtype, points_dtype]
     compute = torch.float64 if image_dtype == torch.float64 else torch.float32
-    wanted = read(image.to(compute), points.to(compute), backend=backend)
+    wanted = sample(image.to(compute), points.to(compute), backend=backend)
     assert torch.equal(got[0], wanted.to(image_dtype)), "coordinates or sums were rounded below float32"
     exact = slopes(image.double(), points.double(), backend="reference")
     bound = max(TOLERANCE[image_dtype], TOLERANCE[points_dtype]) * 20
@@ -192,7 +191,7 @@ def test_axes_of_one_pixel(padding: str, backend: str | None) -> None:
         image = pictures(1, in_size)
         points = inner_points(1, 20, len(in_size), reach=1.4)
         for align_corners in (False, True):
-            how = {"padding_mode": padding, "align_corners": align_corners}
+            how: dict[str, Any] = {"padding_mode": padding, "align_corners": align_corners}
             got = slopes(image, points, backend=backend, **how)
             for ours, theirs in zip(got, slopes(image, points, backend="reference", **how), strict=True):
                 torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
@@ -232,22 +231,22 @@ def test_nothing_to_read(
 
 def test_tensors_of_any_layout() -> None:
     image, points = pictures(4, (6, 8), channels=3), inner_points(4, 12, 2)
-    wanted = read(image, points)
-    assert torch.equal(read(image.to(memory_format=torch.channels_last), points), wanted)
-    assert torch.equal(read(image.mT.contiguous().mT, points.mT.contiguous().mT), wanted)
+    wanted = sample(image, points)
+    assert torch.equal(sample(image.to(memory_format=torch.channels_last), points), wanted)
+    assert torch.equal(sample(image.mT.contiguous().mT, points.mT.contiguous().mT), wanted)
     assert torch.equal(
-        read(pictures(4, (6, 16), 3)[..., ::2], points), read(pictures(4, (6, 16), 3)[..., ::2] + 0, points)
+        sample(pictures(4, (6, 16), 3)[..., ::2], points), sample(pictures(4, (6, 16), 3)[..., ::2] + 0, points)
     )
     stretched = image[:1, :1].expand(4, 3, -1, -1)
-    assert torch.equal(read(stretched, points), read(stretched.contiguous(), points))
+    assert torch.equal(sample(stretched, points), sample(stretched.contiguous(), points))
     with torch.inference_mode():
-        assert torch.equal(read(image.clone(), points.clone()), wanted)
+        assert torch.equal(sample(image.clone(), points.clone()), wanted)
 
 
 def test_modes_may_be_objects() -> None:
     image, points = pictures(1, (5, 6)), inner_points(1, 20, 2, reach=1.2)
     for name, built_in in (("nearest", Nearest()), ("bilinear", Linear()), ("bicubic", Cubic())):
-        torch.testing.assert_close(read(image, points, mode=built_in), read(image, points, mode=name))
+        torch.testing.assert_close(sample(image, points, mode=built_in), sample(image, points, mode=name))
 
 
 class NoSupport(Interpolation):

@@ -28,7 +28,7 @@ from torch_stn.transforms import TRANSFORMS
 
 
 class TestEveryFamily(FamilyContract):
-    @pytest.fixture(params=FAMILIES.values(), ids=FAMILIES.keys())
+    @pytest.fixture(params=FAMILIES.values(), ids=list(FAMILIES))
     def family(self, request: pytest.FixtureRequest) -> Transform:
         transform = request.param()
         assert isinstance(transform, Transform)
@@ -268,7 +268,6 @@ def test_an_inverse_that_does_not_exist_reads_outside_and_pulls_at_nothing() -> 
     assert not torch.isfinite(found[:, 1]).all()
     image = torch.rand(1, 1, 5, 5, dtype=torch.float64)
     values = sample(image, found, padding_mode="border", fill=7.0)
-    assert isinstance(values, Tensor)
     assert values[0, 0, 1] == 7
     values.sum().backward()
     assert factor.grad is not None

@@ -8,18 +8,11 @@ import torch.nn.functional as F
 from cases import FAMILIES, PADDINGS, SIZES, TOLERANCE, draw, pictures, thetas
 from torch import Tensor
 
-from torch_stn import Affine, Attention, Basis, Map, Projective, Similarity, ThinPlateSpline, Transform, sample, warp
+from torch_stn import Affine, Attention, Basis, Projective, Similarity, ThinPlateSpline, Transform, sample, warp
 from torch_stn.sampling.choose import BACKENDS
 
 EVERY_BACKEND = pytest.mark.parametrize("backend", [*BACKENDS, None])
 CORNERS = pytest.mark.parametrize("align_corners", [False, True])
-
-
-def read(image: Tensor, map: Map, size: tuple[int, ...] | None = None, **how: Any) -> Tensor:
-    """warp() without a mask."""
-    values = warp(image, map, size, **how)
-    assert isinstance(values, Tensor)
-    return values
 
 
 @pytest.mark.filterwarnings("ignore:Since version 1.3.0, affine_grid behavior has changed for unit-size grids")
@@ -39,8 +32,8 @@ def test_affine_warps_are_those_of_torch(
         image, theta = pictures(2, in_size, dtype=dtype), thetas(family, spread=0.3).to(dtype)
         grid = F.affine_grid(theta, [2, 1, *size], align_corners)
         for mode in modes:
-            how = {"mode": mode, "padding_mode": padding, "align_corners": align_corners}
-            got, wanted = read(image, family(theta), size, **how), F.grid_sample(image, grid, **how)  # type: ignore[arg-type]
+            how: dict[str, Any] = {"mode": mode, "padding_mode": padding, "align_corners": align_corners}
+            got, wanted = warp(image, family(theta), size, **how), F.grid_sample(image, grid, **how)
             torch.testing.assert_close(got, wanted, rtol=0, atol=20 * TOLERANCE[dtype])
 
 
@@ -51,7 +44,7 @@ def test_gradients_of_an_affine_warp_are_those_of_torch(align_corners: bool, bac
     for ours in (True, False):
         image, theta = pictures(2, (6, 9)).requires_grad_(), thetas(family).requires_grad_()
         if ours:
-            values = read(image, family(theta), (5, 7), align_corners=align_corners, backend=backend)
+            values = warp(image, family(theta), (5, 7), align_corners=align_corners, backend=backend)
         else:
             grid = F.affine_grid(theta, [2, 1, 5, 7], align_corners)
             values = F.grid_sample(image, grid, align_corners=align_corners)
@@ -73,9 +66,9 @@ def test_the_identity_is_exact_on_long_axes(
     transform = family() if len(size) == 2 else family(3)  # type: ignore[call-arg]
     map = transform(transform.identity()[None])
     image = pictures(1, size, channels=1)
-    torch.testing.assert_close(read(image.float(), map, align_corners=align_corners), image.float(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(warp(image.float(), map, align_corners=align_corners), image.float(), rtol=0, atol=1e-6)
     for exact in (image, image.float()):
-        assert torch.equal(read(exact, map, align_corners=align_corners, backend="reference"), exact)
+        assert torch.equal(warp(exact, map, align_corners=align_corners, backend="reference"), exact)
 
 
 @CORNERS
@@ -84,16 +77,16 @@ def test_a_shift_by_whole_pixels_is_exact_on_long_axes(align_corners: bool) -> N
     unit = 2 / 4096 if align_corners else 2 / 4097
     for dtype, atol in ((torch.float64, 1e-9), (torch.float32, 2e-3)):  # float32: theta itself is rounded
         theta = torch.tensor([[[1, 0, 1000 * unit], [0, 1, 0]]], dtype=dtype)
-        got = read(image.to(dtype), Affine()(theta), align_corners=align_corners)
+        got = warp(image.to(dtype), Affine()(theta), align_corners=align_corners)
         torch.testing.assert_close(got[..., :3096], image.to(dtype)[..., 1000:4096], rtol=0, atol=atol)
 
 
 def test_size_is_the_images_where_none_is_given() -> None:
     theta = thetas(Affine())
     for in_size in ((6, 9), (1, 4)):
-        assert read(pictures(2, in_size), Affine()(theta)).shape == (2, 2, *in_size)
-    assert read(pictures(2, (6, 9)), Affine()(theta), (3, 4)).shape == (2, 2, 3, 4)
-    assert read(pictures(2, (6, 9)), Affine()(theta), torch.Size([3, 4])).shape == (2, 2, 3, 4)
+        assert warp(pictures(2, in_size), Affine()(theta)).shape == (2, 2, *in_size)
+    assert warp(pictures(2, (6, 9)), Affine()(theta), (3, 4)).shape == (2, 2, 3, 4)
+    assert warp(pictures(2, (6, 9)), Affine()(theta), torch.Size([3, 4])).shape == (2, 2, 3, 4)
 
 
 @EVERY_BACKEND
@@ -107,12 +100,12 @@ def test_a_batch_of_one_serves_any_batch(name: str, backend: str | None) -> None
         for expand in (False, True):
             v, s = u.clone().requires_grad_(), t.clone().requires_grad_()
             left, right = (x.expand(3, *x.shape[1:]) if expand else x for x in (v, s))
-            values = read(left, family(right), backend=backend)
+            values = warp(left, family(right), backend=backend)
             values.backward(draw(*values.shape))
             results.append((values.detach(), v.grad, s.grad))
         for got, wanted in zip(*results, strict=True):
             torch.testing.assert_close(got, wanted)
-    assert read(images[:0], family(theta[:0]), backend=backend).shape == (0, 2, *size)
+    assert warp(images[:0], family(theta[:0]), backend=backend).shape == (0, 2, *size)
 
 
 @EVERY_BACKEND
@@ -160,13 +153,13 @@ def test_autocast_does_not_touch_coordinates(name: str) -> None:
     def everything(family: Transform) -> list[Tensor]:
         map = family(theta)
         two = map.then(map)
-        return [read(image, map), read(image, two), map.grid(size), two.grid(size), map.inverse().grid(size)]
+        return [warp(image, map), warp(image, two), map.grid(size), two.grid(size), map.inverse().grid(size)]
 
     wanted = everything(family)
     with torch.autocast("cpu", torch.bfloat16):
         got = everything(fresh)
-        assert read(image, fresh(theta.bfloat16())).dtype == torch.float32
-        assert read(image.bfloat16(), fresh(theta.bfloat16())).dtype == torch.bfloat16
+        assert warp(image, fresh(theta.bfloat16())).dtype == torch.float32
+        assert warp(image.bfloat16(), fresh(theta.bfloat16())).dtype == torch.bfloat16
     for ours, outside in zip(got, wanted, strict=True):
         assert torch.equal(ours, outside)
 
@@ -175,9 +168,9 @@ def test_half_precision_images_are_read_at_float32_coordinates() -> None:
     """On an axis of 3840 pixels a bfloat16 coordinate would be off by up to 7 pixels."""
     image = torch.arange(3840.0).expand(1, 1, 2, -1) / 3840
     theta = torch.tensor([[[1.0, 0, 0.001], [0, 1, 0]]])
-    wanted = read(image, Affine()(theta))
+    wanted = warp(image, Affine()(theta))
     for dtype in (torch.bfloat16, torch.float16):
-        got = read(image.to(dtype), Affine()(theta))
+        got = warp(image.to(dtype), Affine()(theta))
         assert got.dtype == dtype
         torch.testing.assert_close(got.float(), wanted, rtol=0, atol=TOLERANCE[dtype])
 
@@ -186,19 +179,19 @@ def test_theta_and_image_may_differ_in_dtype() -> None:
     for theta_dtype in TOLERANCE:
         for image_dtype in TOLERANCE:
             image, theta = pictures(2, (5, 6), dtype=image_dtype), thetas(Affine()).to(theta_dtype).requires_grad_()
-            values = read(image, Affine()(theta))
+            values = warp(image, Affine()(theta))
             assert values.dtype == image_dtype
             values.float().sum().backward()
             assert theta.grad is not None
             assert theta.grad.dtype == theta_dtype
-            exact = read(image.double(), Affine()(theta.detach().double()))
+            exact = warp(image.double(), Affine()(theta.detach().double()))
             torch.testing.assert_close(values.double(), exact, rtol=0, atol=2 * TOLERANCE[image_dtype] + 1e-5)
 
 
 def test_a_learned_basis_is_reached_by_gradients() -> None:
     family = FAMILIES["basis, learned"]()
     assert isinstance(family, Basis)
-    read(pictures(1, (6, 6), dtype=torch.float32), family(thetas(family, 1).float())).square().sum().backward()
+    warp(pictures(1, (6, 6), dtype=torch.float32), family(thetas(family, 1).float())).square().sum().backward()
     for name, parameter in family.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.any(), name

@@ -77,7 +77,8 @@ class Basis(BasisTransform):
         self._check_identity()
 
     def functions(self, xy: Tensor) -> Tensor:
-        return self.basis(xy)
+        learned = next(self.basis.parameters(), None) if isinstance(self.basis, nn.Module) else None
+        return self.basis(xy if learned is None else xy.to(learned.dtype))
 
     def _check_identity(self) -> None:
         """A wrong identity would move every picture from the first step on, without any other sign."""

@@ -168,10 +168,11 @@ class InverseMap(Map):
 
     def displacement(self, xy: Tensor) -> Tensor:
         xy = xy.expand(max(self.batch, xy.shape[0]), -1, -1)
-        solution, jacobian, converged = self._solve(xy.detach())
-        residual = solution + self.forward_map.displacement(solution) - xy
-        # One more Newton step, the only differentiable one: it carries the implicit gradient.
-        solution = solution - torch.linalg.solve_ex(jacobian, residual[..., None])[0][..., 0]
+        with torch.autocast(xy.device.type, enabled=False):
+            solution, jacobian, converged = self._solve(xy.detach())
+            residual = solution + self.forward_map.displacement(solution) - xy
+            # One more Newton step, the only differentiable one: it carries the implicit gradient.
+            solution = solution - torch.linalg.solve_ex(jacobian, residual[..., None])[0][..., 0]
         return torch.where(converged, solution - xy, torch.full_like(xy, float("nan")))
 
     def inverse(self) -> Map:

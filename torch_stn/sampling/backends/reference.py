@@ -14,6 +14,7 @@ from torch_stn.sampling.padding import PADDINGS
 from torch_stn.sampling.problem import Problem
 
 UNITS = "pixel"  # of the points it reads
+FAR = 2.0**30  # beyond every image, and still a whole number that fits an index
 
 
 def why_not(problem: Problem) -> str | None:
@@ -62,13 +63,10 @@ def _axis(x: Tensor, n: int, interpolation: Interpolation, problem: Problem) -> 
     support).
     """
     support, rule = interpolation.support, PADDINGS[problem.padding]
-    if rule is None:
-        x = x.clamp(-support - 1.0, n + support + 0.0)  # beyond all taps it reads nothing, and now fits an integer
-    elif problem.interpolation in ("nearest", "bilinear"):
-        # The coordinate is brought inside, not each tap: the values are the same, and so F.grid_sample's slopes.
+    if rule is not None and problem.interpolation in ("nearest", "bilinear"):
+        # The coordinate is brought inside, not each tap: the same values, and the slopes of F.grid_sample.
         x = rule(x, n, problem.align_corners)
-    else:
-        x = x.clamp(-(2.0**30), 2.0**30)
+    x = x.clamp(-FAR, FAR)
     centre = (x.detach().floor() if support % 2 == 0 else x.detach().round()).to(x.dtype)
     weights = interpolation.weights(x - centre)
     first = centre + interpolation.first_tap()
