@@ -84,7 +84,7 @@ def train(
 
         raise UserError(f"NAME: wanted one of {', '.join(experiments.names())}, or --resume RUN")
     from torch_stn.lab.console import out
-    from torch_stn.lab.session import find_digits, free_folder, run_name, start, train_and_evaluate
+    from torch_stn.lab.session import check_can_run, find_digits, free_folder, run_name, start, train_and_evaluate
     from torch_stn.lab.table import results_table
     from torch_stn.lab.train import Interrupted
 
@@ -98,6 +98,7 @@ def train(
 
         assert name is not None
         config = override(experiments.config(name), overrides or [])
+        check_can_run(config)
         config, digits = find_digits(config)
         folder = start(config, run if run is not None else free_folder(RUNS, run_name(config)))
     try:

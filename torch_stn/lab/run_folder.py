@@ -138,12 +138,12 @@ class RunFolder:
             torch.save({"step": step, **state}, temporary / "state.pt")
         os.replace(temporary, final)
         for old in self.checkpoints()[:-KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
         return final
 
     def drop_checkpoint(self, step: int) -> None:
         """Take the checkpoint of a step away, if there is one."""
-        shutil.rmtree(self.path / "checkpoints" / f"step-{step:08d}", ignore_errors=True)
+        _remove(self.path / "checkpoints" / f"step-{step:08d}")
 
     def checkpoints(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
@@ -177,6 +177,15 @@ class RunFolder:
         if not isinstance(state, dict) or "step" not in state:
             raise UserError(f"{path}: wanted a training state, got {type(state).__name__}")
         return state
+
+
+def _remove(checkpoint: Path) -> None:
+    """Delete a checkpoint under a hidden name, so that a kill on the way leaves no half one under its own."""
+    hidden = checkpoint.with_name(f".{checkpoint.name}.old")
+    shutil.rmtree(hidden, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(checkpoint, hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 @contextlib.contextmanager

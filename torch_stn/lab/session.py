@@ -38,6 +38,12 @@ def find_digits(config: Config) -> tuple[Config, Digits]:
     return replace(config, digits=found), digits
 
 
+def check_can_run(config: Config) -> None:
+    """Build the network and launch Fabric: what costs nothing and may be refused, before data are looked for."""
+    models.build(config)
+    launch(config)
+
+
 def start(config: Config, path: Path) -> RunFolder:
     """A new run folder; the network is built once, so that a config that cannot work says so before anything is
     written.
