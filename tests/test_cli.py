@@ -140,7 +140,10 @@ def test_every_command_is_explained(command: str) -> None:
         (("train", "table1", "learning_rate=fast"), "learning_rate: wanted a number, got 'fast'"),
         (("train", "table1", "seed"), "'seed': wanted key=value"),
         (("train", "table1", "seed=99999999999999999999"), "seed: wanted"),
-        (("train", "table1", "digits=embedded", "model=tutorial", "data=tc"), "model=tutorial: wanted a set on 28 x 28 pixels"),
+        (
+            ("train", "table1", "digits=embedded", "model=tutorial", "data=tc"),
+            "model=tutorial: wanted a set on 28 x 28 pixels",
+        ),
         (("train", "table1", "digits=embedded", "precision=foo", "accelerator=cpu"), "precision"),
         (("train", "table1", "digits=embedded", "accelerator=foo"), "accelerator"),
         (("train", "table1", "digits=embedded", "accelerator=tpu"), "accelerator"),
@@ -342,7 +345,10 @@ def write_mnist(folder: Path) -> None:
         (lambda folder: (folder / "train-images-idx3-ubyte").unlink(), "data/mnist: no file train-images-idx3-ubyte"),
         (lambda folder: None, "train-images-idx3-ubyte: the checksum differs"),
         (lambda folder: os.truncate(folder / "train-images-idx3-ubyte", 1000), "train-images-idx3-ubyte: cut short"),
-        (lambda folder: os.truncate(folder / "train-images-idx3-ubyte", 0), "train-images-idx3-ubyte: the file is empty"),
+        (
+            lambda folder: os.truncate(folder / "train-images-idx3-ubyte", 0),
+            "train-images-idx3-ubyte: the file is empty",
+        ),
         (
             lambda folder: (folder / "train-images-idx3-ubyte").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100)),
             "train-images-idx3-ubyte: starts with bytes 89 50 4e 47 (a PNG picture)",
@@ -493,7 +499,8 @@ def test_a_damaged_file_of_a_run_is_named_by_the_report(few_digits: None, name: 
 def test_a_loss_that_is_not_finite_is_one_line(few_digits: None) -> None:
     folder = tiny_train(Path("r"), "steps=4")
     folder.write_json(
-        "config.json", {**folder.read_json("config.json", missing=""), "steps": 20, "learning_rate": 1e30, "warmup": 0.0}
+        "config.json",
+        {**folder.read_json("config.json", missing=""), "steps": 20, "learning_rate": 1e30, "warmup": 0.0},
     )
     text = complaint("train", "--resume", "r")
     assert text.startswith("loss: not finite at step ")

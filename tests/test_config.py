@@ -91,8 +91,6 @@ def test_a_key_like_none_is_answered_with_all() -> None:
         ("digits=mnits", "mnist"),
         ("optimizer=adam", "adamw"),
         ("schedule=cosin", "cosine"),
-        ("transform=afine", "affine"),
-        ("transform=project", "projective"),
     ],
 )
 def test_a_wrong_choice_is_answered_with_all_and_the_nearest(word: str, nearest: str) -> None:

@@ -72,9 +72,7 @@ def test_parameters_of_the_localisation(side: int) -> None:
 
 
 @pytest.mark.parametrize(("transform", "numbers"), [(Affine(), 6), (Projective(), 8), (ThinPlateSpline(4), 32)])
-def test_the_regression_has_as_many_outputs_as_the_transform_has_parameters(
-    transform: nn.Module, numbers: int
-) -> None:
+def test_the_regression_has_as_many_outputs_as_the_transform_has_parameters(transform: nn.Module, numbers: int) -> None:
     net = SpatialTransformer(LocalizationFC((1, 28, 28)), transform)  # type: ignore[arg-type]
     assert net.head.weight.shape == (numbers, 32)
 
@@ -280,7 +278,9 @@ def test_every_transform_starts_near_the_identity(transform: str) -> None:
 # Dropout
 
 
-def dropped(layer: int = 0, seed: int = 0, samples: torch.Tensor | None = None, *, channels: bool = False) -> torch.Tensor:
+def dropped(
+    layer: int = 0, seed: int = 0, samples: torch.Tensor | None = None, *, channels: bool = False
+) -> torch.Tensor:
     """What dropout makes of ones: (samples, 20, 3, 3)."""
     samples = torch.arange(50) if samples is None else samples
     dropout = SampleDropout(channels=channels, layer=layer)
@@ -355,3 +355,9 @@ def test_a_training_pass_of_a_slice_is_the_slice_of_the_pass() -> None:
     whole = net(x)
     set_samples(net, 5, samples[3:6])
     torch.testing.assert_close(net(x[3:6]), whole[3:6])
+
+
+@pytest.mark.parametrize(("given", "nearest"), [("afine", "affine"), ("Project", "projective")])
+def test_an_unknown_transform_is_answered_with_the_nearest(given: str, nearest: str) -> None:
+    with pytest.raises(UserError, match=f"transform: wanted one of .*, got '{given}'; nearest: {nearest}$"):
+        build(tiny_config("model=st-fcn", f"transform={given}"))

@@ -53,9 +53,7 @@ def moments(image: Tensor) -> tuple[float, float, float, float]:
     y, x = torch.meshgrid(torch.arange(h) - (h - 1) / 2, torch.arange(w) - (w - 1) / 2, indexing="ij")
     mass = image.sum()
     cx, cy = (image * x).sum() / mass, (image * y).sum() / mass
-    xx, yy, xy = (
-        (image * a * b).sum() / mass for a, b in ((x - cx, x - cx), (y - cy, y - cy), (x - cx, y - cy))
-    )
+    xx, yy, xy = ((image * a * b).sum() / mass for a, b in ((x - cx, x - cx), (y - cy, y - cy), (x - cx, y - cy)))
     angle = 0.5 * math.degrees(math.atan2(2 * xy, xx - yy))
     return float(mass), float(cx), float(cy), angle
 
@@ -85,7 +83,9 @@ def test_the_fit_of_a_bent_map_is_the_nearest_affine_one() -> None:
 def test_pose_of_a_known_matrix(degrees: float, scale: float) -> None:
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     matrix = torch.tensor([[[scale * cos, -scale * sin, 0.3], [scale * sin, scale * cos, -0.2]]])
-    torch.testing.assert_close(pose(matrix), torch.tensor([[degrees, 0.3, -0.2, math.log(scale)]]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        pose(matrix), torch.tensor([[degrees, 0.3, -0.2, math.log(scale)]]), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_pose_of_a_stretched_a_mirrored_and_a_collapsed_matrix_is_finite() -> None:
@@ -183,7 +183,15 @@ def test_a_perfect_aligner_leaves_nothing(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("degrees", "scale", "shift"),
-    [(0, 1, (6, 0)), (0, 1, (0, 5)), (0, 1, (-4, -6)), (30, 1, (0, 0)), (-40, 1, (0, 0)), (0, 0.7, (0, 0)), (25, 0.8, (5, -3))],
+    [
+        (0, 1, (6, 0)),
+        (0, 1, (0, 5)),
+        (0, 1, (-4, -6)),
+        (30, 1, (0, 0)),
+        (-40, 1, (0, 0)),
+        (0, 0.7, (0, 0)),
+        (25, 0.8, (5, -3)),
+    ],
 )
 def test_true_pose_is_what_one_sees_in_the_picture(degrees: float, scale: float, shift: tuple[float, float]) -> None:
     map = placed(degrees, scale, shift)
@@ -289,7 +297,9 @@ def test_what_lies_inside_the_frame_is_what_the_transformer_shows() -> None:
     image = torch.rand(1, 1, 28, 28)
     theta = torch.tensor([[[0.6, 0.3, 0.1], [-0.2, 0.5, -0.2]]])
     map = Affine()(theta)
-    corners = frame(map, (28, 28))[0, [0, 4], :][:, [0, -1]].reshape(4, 2)  # top left, top right, bottom left, bottom right
+    corners = frame(map, (28, 28))[0, [0, 4], :][:, [0, -1]].reshape(
+        4, 2
+    )  # top left, top right, bottom left, bottom right
     output = warp(image, map, (280, 280))  # fine, so that its corner pixels lie at the corners
     assert isinstance(output, Tensor)
     shown = torch.stack([output[0, 0, i, j] for i, j in ((0, 0), (0, -1), (-1, 0), (-1, -1))])

@@ -110,9 +110,7 @@ def test_test_sets_are_fixed_whatever_the_seed(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_test_digits_do_not_depend_on_the_batch_they_come_in(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_test_digits_do_not_depend_on_the_batch_they_come_in(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = digit_set(kind)
     whole = data.test_batch(1, torch.arange(TEST))
     monkeypatch.setattr(sets, "TEST_BATCH", 7)

@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +232,7 @@ def test_a_run_of_seconds_ends(tmp_path: Path) -> None:
     rows = folder.metrics()
     assert rows[-1]["seconds"] >= 0.2
     assert folder.load_state()["elapsed"] >= 0.2
-    assert [row["step"] for row in rows if "test_error" in row][0] == 0
+    assert next(row["step"] for row in rows if "test_error" in row) == 0
 
 
 def test_a_run_of_epochs_ends(tmp_path: Path) -> None:
@@ -287,7 +288,7 @@ def test_moments_of_looking_are_closer_together_at_the_start(count: int) -> None
         assert moments[0] == 0
     if count > 1:
         assert moments[-1] == 1
-    gaps = [b - a for a, b in zip(moments, moments[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(moments)]
     assert gaps == sorted(gaps)
 
 
@@ -537,7 +538,7 @@ def test_a_ruined_network_is_not_the_last_good_checkpoint(tmp_path: Path) -> Non
 def test_a_run_that_is_ruined_at_once_leaves_no_bad_checkpoint(tmp_path: Path, rate: float) -> None:
     config = tiny_config(f"learning_rate={rate}", "warmup=0", "checkpoint_every=1", "evaluations=0")
     folder = start(config, tmp_path / "a")
-    with pytest.raises(UserError, match="not finite at step [123]"):
+    with pytest.raises(UserError, match=r"not finite at step [123]"):
         go_on(folder)
     for path in folder.checkpoints():
         assert math.isfinite(loss_of(folder, path)), path.name
@@ -561,7 +562,9 @@ def test_two_steps_of_every_experiment(tmp_path: Path, name: str) -> None:
 
 
 TRANSFORMS = ("affine", "projective", "tps", "similarity")
-PLAIN = [(model, data, "affine") for model in ("fcn", "cnn", "bn-cnn") for data in ("plain", "r", "rts", "p", "e", "tc")]
+PLAIN = [
+    (model, data, "affine") for model in ("fcn", "cnn", "bn-cnn") for data in ("plain", "r", "rts", "p", "e", "tc")
+]
 SPATIAL = [
     (model, data, transform)
     for model in ("st-fcn", "st-cnn", "tutorial")
@@ -573,7 +576,14 @@ SPATIAL = [
 
 @pytest.mark.parametrize(("model", "data", "transform"), PLAIN + SPATIAL)
 def test_two_steps_of_every_model_on_every_set(tmp_path: Path, model: str, data: str, transform: str) -> None:
-    words = (f"model={model}", f"data={data}", f"transform={transform}", "steps=2", "evaluations=2", "test_distortions=1")
+    words = (
+        f"model={model}",
+        f"data={data}",
+        f"transform={transform}",
+        "steps=2",
+        "evaluations=2",
+        "test_distortions=1",
+    )
     folder = tiny_train(tmp_path / "a", *words)
     record = evaluate(folder, "cpu", tiny_digits())
     assert record["train_steps"] == 2
@@ -612,7 +622,8 @@ def test_names_of_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("model=tutorial", "data=rts"), ("transform=afine", "model=st-fcn"), ("precision=foo",), ("accelerator=foo",)]
+    "words",
+    [("model=tutorial", "data=rts"), ("transform=afine", "model=st-fcn"), ("precision=foo",), ("accelerator=foo",)],
 )
 def test_a_config_that_cannot_work_leaves_nothing(tmp_path: Path, words: tuple[str, ...]) -> None:
     with pytest.raises(UserError):

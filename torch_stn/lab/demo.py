@@ -50,7 +50,7 @@ def _clear(path: Path, names: Sequence[str]) -> None:
         return
     if not path.is_dir():
         raise UserError(f"{path}: wanted a folder for the demo, got a file")
-    strangers = [entry.name for entry in path.iterdir() if not _is_part(entry, names)]
+    strangers = [entry.name for entry in sorted(path.iterdir()) if not _is_part(entry, names)]
     if strangers:
         raise UserError(f"{path}: holds {strangers[0]}, which is no part of a demo; choose another --run")
     for name in names:

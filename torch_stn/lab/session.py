@@ -49,8 +49,7 @@ def start(config: Config, path: Path) -> RunFolder:
     written.
     """
     models.build(config)
-    device = "cpu" if config.accelerator == "cpu" else str(launch(config).device)
-    return RunFolder.create(path, config, environment(device))
+    return RunFolder.create(path, config, environment(str(launch(config).device)))
 
 
 def train_and_evaluate(folder: RunFolder, digits: Digits | None = None) -> Mapping[str, Any]:

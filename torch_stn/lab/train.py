@@ -79,9 +79,10 @@ def train(folder: RunFolder, digits: Digits, watch: Watch = lambda row: None) ->
             optimizer.load_state_dict(state["optimizer"])
             step, elapsed, moment = state["step"], state["elapsed"], state["moment"]
         except (KeyError, ValueError) as error:
-            raise UserError(f"{folder.checkpoints()[-1]}: is not a state of this run's training: {error}") from None
+            path = folder.checkpoints()[-1] / "state.pt"
+            raise UserError(f"{path}: is not a state of this run's training: {error}") from None
     if fabric.is_global_zero:
-        folder.forget_after(step)
+        folder.forget_after(step if folder.checkpoints() else -1)
     recorder = Recorder(folder, watch, tensorboard=config.tensorboard and fabric.is_global_zero, first_step=step)
 
     def save() -> None:
@@ -151,7 +152,7 @@ def launch(config: Config) -> Fabric:
             precision=config.precision,  # type: ignore[arg-type]
         )
         fabric.launch()
-    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+    except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         line = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"accelerator, devices or precision: {line}") from None
     return fabric
