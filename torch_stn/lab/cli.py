@@ -79,28 +79,29 @@ def train(
     """Train an experiment and evaluate it: stn train table1 model=st-fcn data=r seed=1"""
     if resume is not None and (name or overrides or run):
         raise UserError("--resume RUN goes on with the run's own config: wanted no NAME, KEY=VALUE or --run beside it")
-    if resume is None and name is None:
-        from torch_stn.lab import experiments
+    from torch_stn.lab import experiments
+    from torch_stn.lab.config import override
 
-        raise UserError(f"NAME: wanted one of {', '.join(experiments.names())}, or --resume RUN")
+    # What is wrong with the words is said before torch is loaded.
+    config = None
+    if resume is None:
+        if name is None:
+            raise UserError(f"NAME: wanted one of {', '.join(experiments.names())}, or --resume RUN")
+        config = override(experiments.config(name), overrides or [])
+
     from torch_stn.lab.console import out
+    from torch_stn.lab.run_folder import RunFolder
     from torch_stn.lab.session import check_can_run, find_digits, free_folder, run_name, start, train_and_evaluate
     from torch_stn.lab.table import results_table
     from torch_stn.lab.train import Interrupted
 
-    if resume is not None:
-        from torch_stn.lab.run_folder import RunFolder
-
-        folder, digits = RunFolder.open(resume), None
-    else:
-        from torch_stn.lab import experiments
-        from torch_stn.lab.config import override
-
-        assert name is not None
-        config = override(experiments.config(name), overrides or [])
+    if config is not None:
         check_can_run(config)
         config, digits = find_digits(config)
         folder = start(config, run if run is not None else free_folder(RUNS, run_name(config)))
+    else:
+        assert resume is not None
+        folder, digits = RunFolder.open(resume), None
     try:
         record = train_and_evaluate(folder, digits)
     except Interrupted as stopped:

@@ -3,7 +3,6 @@ generator state.
 """
 
 import math
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -141,9 +140,9 @@ def area_penalty(map: Map) -> Tensor:
 
 def launch(config: Config) -> Fabric:
     """Fabric, launched: device, precision and processes."""
-    cores = os.cpu_count() or 1
-    if config.accelerator == "cpu" and config.devices > cores:
-        raise UserError(f"devices: wanted at most the {cores} cores of this machine, got {config.devices}")
+    if config.devices > 1 or config.nodes > 1:
+        # Batches are cut by rank already; one rank's clock, signals and run folder are not yet shared with the others.
+        raise UserError(f"devices, nodes: wanted 1 and 1, got {config.devices} and {config.nodes}: not available yet")
     try:
         fabric = Fabric(
             accelerator=config.accelerator,

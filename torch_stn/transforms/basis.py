@@ -77,8 +77,12 @@ class Basis(BasisTransform):
         self._check_identity()
 
     def functions(self, xy: Tensor) -> Tensor:
-        learned = next(self.basis.parameters(), None) if isinstance(self.basis, nn.Module) else None
-        return self.basis(xy if learned is None else xy.to(learned.dtype))
+        if not isinstance(self.basis, nn.Module):
+            return self.basis(xy)
+        # A learned B follows its model to half precision; its values are computed in the precision of the coordinates.
+        state = {**dict(self.basis.named_parameters()), **dict(self.basis.named_buffers())}
+        state = {name: value.to(xy.dtype) if value.is_floating_point() else value for name, value in state.items()}
+        return torch.func.functional_call(self.basis, state, (xy,))
 
     def _check_identity(self) -> None:
         """A wrong identity would move every picture from the first step on, without any other sign."""
