@@ -1,17 +1,27 @@
-"""`stn demo` from the first word to the page; `test_cli.py` holds what it refuses."""
+"""`stn demo` from the first word to the page, and what it leaves alone."""
 
 import json
 from pathlib import Path
 
 import pytest
+from command_line import complaint, move_to, see_few_digits
 from PIL import Image
 from typer.testing import CliRunner
 
 from torch_stn.lab.cli import app
 from torch_stn.lab.run_folder import RunFolder
 
-pytestmark = pytest.mark.slow
 MODELS = ("fcn", "st-fcn", "st-cnn")
+
+
+@pytest.fixture(autouse=True)
+def bare_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    move_to(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    see_few_digits(monkeypatch)
 
 
 def demo(path: Path, *words: str) -> str:
@@ -21,6 +31,7 @@ def demo(path: Path, *words: str) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_the_demo_trains_prints_a_table_and_draws(tmp_path: Path) -> None:
     path = tmp_path / "runs" / "demo"
     out = demo(path)
@@ -48,9 +59,22 @@ def test_the_demo_trains_prints_a_table_and_draws(tmp_path: Path) -> None:
     assert (path / "fcn" / "environment.json").stat().st_mtime_ns > first
 
 
-def test_the_demo_refuses_a_folder_with_strangers(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years")
-    result = CliRunner().invoke(app, ["demo", "seconds=2", "--run", str(tmp_path)])
-    assert result.exit_code == 2
-    assert result.stderr == f"stn: {tmp_path}: holds thesis.txt, which is no part of a demo; choose another --run\n"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+def test_the_demo_leaves_the_folders_of_others_alone(few_digits: None) -> None:
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("years")
+    Path("mine/fcn").mkdir()
+    Path("mine/fcn/more.txt").write_text("more")
+    text = complaint("demo", "--run", "mine")
+    assert text.startswith("mine: holds thesis.txt")
+    assert Path("mine/thesis.txt").read_text() == "years"
+    assert Path("mine/fcn/more.txt").read_text() == "more"
+    Path("file").write_text("mine")
+    assert complaint("demo", "--run", "file").startswith("file: ")
+
+
+def test_the_demo_replaces_an_earlier_demo_only(few_digits: None) -> None:
+    """A folder that only looks like a part of the demo is somebody's."""
+    Path("mine/fcn").mkdir(parents=True)
+    Path("mine/fcn/thesis.txt").write_text("years")
+    complaint("demo", "seconds=0.01", "test_distortions=1", "--run", "mine")
+    assert Path("mine/fcn/thesis.txt").read_text() == "years"

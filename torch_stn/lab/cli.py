@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +55,8 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _fail(line: str, code: int) -> None:
-    typer.echo(f"stn: {line}", err=True)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes the first speaks
+        typer.echo(f"stn: {line}", err=True)
     raise typer.Exit(code)
 
 
@@ -91,25 +93,25 @@ def train(
 
     from torch_stn.lab.console import out
     from torch_stn.lab.run_folder import RunFolder
-    from torch_stn.lab.session import check_can_run, find_digits, free_folder, run_name, start, train_and_evaluate
+    from torch_stn.lab.session import free_folder, prepare, run_name, start, train_and_evaluate
     from torch_stn.lab.table import results_table
     from torch_stn.lab.train import Interrupted
 
     if config is not None:
-        check_can_run(config)
-        config, digits = find_digits(config)
-        folder = start(config, run if run is not None else free_folder(RUNS, run_name(config)))
+        fabric, config, digits = prepare(config)
+        folder = start(config, run if run is not None else free_folder(RUNS, run_name(config)), fabric)
     else:
         assert resume is not None
-        folder, digits = RunFolder.open(resume), None
+        folder, digits, fabric = RunFolder.open(resume), None, None
     try:
-        record = train_and_evaluate(folder, digits)
+        record = train_and_evaluate(folder, digits, fabric)
     except Interrupted as stopped:
         _fail(f"stopped at step {stopped.step}; go on with: stn train --resume {folder.path}", INTERRUPTED)
     except KeyboardInterrupt:
         _fail(f"interrupted; what is trained is saved, go on with: stn train --resume {folder.path}", INTERRUPTED)
-    out.print(results_table([record]))
-    typer.echo(f"run: {folder.path}")
+    if record is not None:
+        out.print(results_table([record]))
+        typer.echo(f"run: {folder.path}")
 
 
 @app.command()

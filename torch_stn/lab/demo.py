@@ -20,13 +20,17 @@ def make_demo(path: Path, overrides: Sequence[str]) -> tuple[list[Mapping[str, A
     """Train, evaluate, report: the records, the HTML page, the GIF. An earlier demo in the folder is replaced."""
     if any(word.startswith("model=") for word in overrides):
         raise UserError("model: the demo compares three networks, wanted no model=")
+    if any(word.startswith("devices=") for word in overrides):
+        raise UserError("devices: the demo is for one process, wanted no devices=")
     configs = [override(config, overrides) for config in RUNS]
     _clear(path, [config.model for config in configs])
     digits = load_digits(configs[0].digits, notice=say)
     folders, records = [], []
     for config in configs:
         folder = start(config, path / config.model)
-        records.append(train_and_evaluate(folder, digits))
+        record = train_and_evaluate(folder, digits)
+        assert record is not None  # one process
+        records.append(record)
         folders.append(folder.path)
     page = build_report(folders, path / "report.html")
     return records, page, render_alignment_gif(folders[1], path / "alignment.gif")

@@ -37,8 +37,7 @@ class RunFolder:
     def create(cls, path: Path | str, config: Config, environment: Mapping[str, Any]) -> "RunFolder":
         """A new run; refuses a folder that holds one already."""
         folder = cls(path)
-        if (folder.path / "config.json").exists():
-            raise UserError(f"{path}: holds a run already; go on with --resume {path}, or choose another --run")
+        folder.refuse_existing()
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
@@ -46,6 +45,13 @@ class RunFolder:
         folder.write_json("environment.json", environment)
         folder.write_json("config.json", {"format": FORMAT, **asdict(config)})
         return folder
+
+    def refuse_existing(self) -> None:
+        """A run is never written over."""
+        if (self.path / "config.json").exists():
+            raise UserError(
+                f"{self.path}: holds a run already; go on with --resume {self.path}, or choose another --run"
+            )
 
     @classmethod
     def open(cls, path: Path | str) -> "RunFolder":

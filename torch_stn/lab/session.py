@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric import Fabric
+
 from torch_stn.lab import models
 from torch_stn.lab.config import Config
 from torch_stn.lab.console import say, watching
@@ -31,33 +33,47 @@ def free_folder(parent: Path, name: str) -> Path:
     raise AssertionError("ten thousand runs of one name")
 
 
-def find_digits(config: Config) -> tuple[Config, Digits]:
-    """The digits of a run, and its config with "auto" replaced by what was found: a resumed run must find the same."""
-    digits = load_digits(config.digits, notice=say)
-    found = "embedded" if len(digits.train_images) < FULL else "mnist"
-    return replace(config, digits=found), digits
+def prepare(config: Config) -> tuple[Fabric, Config, Digits]:
+    """Everything that may be refused before a run folder exists: the network, the device, the digits.
 
-
-def check_can_run(config: Config) -> None:
-    """Build the network and launch Fabric: what costs nothing and may be refused, before data are looked for."""
-    models.build(config)
-    launch(config)
-
-
-def start(config: Config, path: Path) -> RunFolder:
-    """A new run folder; the network is built once, so that a config that cannot work says so before anything is
-    written.
+    The config comes back with digits=auto replaced by what was found: a resumed run must find the same.
     """
     models.build(config)
-    return RunFolder.create(path, config, environment(str(launch(config).device)))
+    fabric = launch(config)
+    digits = load_digits(config.digits, notice=say if fabric.is_global_zero else _silent)
+    found = "embedded" if len(digits.train_images) < FULL else "mnist"
+    return fabric, replace(config, digits=found), digits
 
 
-def train_and_evaluate(folder: RunFolder, digits: Digits | None = None) -> Mapping[str, Any]:
-    """Train a run to its end, from wherever it stands, and evaluate it."""
+def start(config: Config, path: Path, fabric: Fabric | None = None) -> RunFolder:
+    """A new run folder, made by the first process. What cannot work says so before anything is written."""
+    models.build(config)
+    fabric = fabric or launch(config)
+    path = Path(fabric.broadcast(str(path)))
+    RunFolder(path).refuse_existing()
+    fabric.barrier()
+    if fabric.is_global_zero:
+        RunFolder.create(path, config, environment(str(fabric.device)))
+    fabric.barrier()
+    return RunFolder.open(path)
+
+
+def train_and_evaluate(
+    folder: RunFolder, digits: Digits | None = None, fabric: Fabric | None = None
+) -> Mapping[str, Any] | None:
+    """Train a run to its end, from wherever it stands, and evaluate it; None in all processes but the first."""
     config = folder.config()
+    fabric = fabric or launch(config)
     if digits is None:
-        digits = load_digits(config.digits, notice=say)
+        digits = load_digits(config.digits, notice=say if fabric.is_global_zero else _silent)
+    if not fabric.is_global_zero:
+        train(folder, digits, fabric=fabric)
+        return None
     limit = step_limit(config, len(digits.train_images))
     with watching(models.label(config), lambda row: progress(config, limit, row["step"], row["seconds"])) as watch:
-        train(folder, digits, watch)
-    return evaluate(folder, launch(config).device, digits)
+        train(folder, digits, watch, fabric)
+    return evaluate(folder, fabric.device, digits)
+
+
+def _silent(line: str) -> None:
+    """What the other processes say: nothing, the first says it."""

@@ -3,6 +3,7 @@ generator state.
 """
 
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ def train_step(fabric: Fabric, model: Any, optimizer: torch.optim.Optimizer, bat
     return loss.detach()
 
 
-def train(folder: RunFolder, digits: Digits, watch: Watch = lambda row: None) -> None:
+def train(folder: RunFolder, digits: Digits, watch: Watch = lambda row: None, fabric: Fabric | None = None) -> None:
     """Train the run of a folder from its last checkpoint, or from the start, to its end.
 
     Raises: UserError where the loss is no longer finite (the last good checkpoint stays); Interrupted after Ctrl-C.
@@ -61,7 +62,7 @@ def train(folder: RunFolder, digits: Digits, watch: Watch = lambda row: None) ->
     config = folder.config()
     if config.threads:
         torch.set_num_threads(config.threads)
-    fabric = launch(config)
+    fabric = fabric or launch(config)
     if config.batch_size % fabric.world_size:
         raise UserError(f"batch_size: wanted a multiple of the {fabric.world_size} processes, got {config.batch_size}")
     data = DigitSet(digits, config.data, config.seed, fabric.device)
@@ -94,9 +95,15 @@ def train(folder: RunFolder, digits: Digits, watch: Watch = lambda row: None) ->
     keyed, logged = has_dropout(raw), (step, elapsed)
     with stop_signals() as stopped:
         while True:
+            elapsed, halted = agree(fabric, elapsed, bool(stopped))
             done = progress(config, limit, step, elapsed)
-            if losses and (step % config.log_every == 0 or done >= 1 or stopped):
+            over = done >= 1 or halted
+            saving = over or (step > 0 and step % config.checkpoint_every == 0)
+            logging = over or step % config.log_every == 0
+            if losses and (logging or saving):
+                losses[:] = mean_of_ranks(fabric, losses)
                 check_finite(losses, step, folder)
+            if losses and logging:
                 rate = (step - logged[0]) * config.batch_size / max(elapsed - logged[1], 1e-9)
                 row = {
                     "loss": float(torch.stack(losses).mean()),
@@ -110,10 +117,9 @@ def train(folder: RunFolder, digits: Digits, watch: Watch = lambda row: None) ->
                     moment += 1
                 if fabric.is_global_zero:
                     _look(recorder, raw, data, step, elapsed)
-            if done >= 1 or stopped or (step and step % config.checkpoint_every == 0):
-                check_finite(losses, step, folder)
+            if saving:
                 save()
-            if done >= 1 or stopped:
+            if over:
                 break
             began = time.perf_counter()
             for group in optimizer.param_groups:
@@ -125,8 +131,25 @@ def train(folder: RunFolder, digits: Digits, watch: Watch = lambda row: None) ->
             step += 1
             elapsed += time.perf_counter() - began
     recorder.close()
-    if stopped and progress(config, limit, step, elapsed) < 1:
+    if halted and done < 1:
         raise Interrupted(step)
+
+
+def agree(fabric: Fabric, elapsed: float, stopped: bool) -> tuple[float, bool]:
+    """One clock and one decision to stop for all processes: those of the furthest."""
+    if fabric.world_size == 1:
+        return elapsed, stopped
+    together = fabric.all_reduce(torch.tensor([elapsed, float(stopped)], dtype=torch.float64), reduce_op="max")
+    return float(together[0]), bool(together[1])
+
+
+def mean_of_ranks(fabric: Fabric, losses: list[Tensor]) -> list[Tensor]:
+    """Each step's loss over the whole batch, so that every process sees the same one that is not finite."""
+    if fabric.world_size == 1:
+        return losses
+    mean = fabric.all_reduce(torch.stack(losses), reduce_op="mean")
+    assert isinstance(mean, Tensor)
+    return list(mean)
 
 
 def area_penalty(map: Map) -> Tensor:
@@ -140,9 +163,11 @@ def area_penalty(map: Map) -> Tensor:
 
 def launch(config: Config) -> Fabric:
     """Fabric, launched: device, precision and processes."""
-    if config.devices > 1 or config.nodes > 1:
-        # Batches are cut by rank already; one rank's clock, signals and run folder are not yet shared with the others.
-        raise UserError(f"devices, nodes: wanted 1 and 1, got {config.devices} and {config.nodes}: not available yet")
+    if config.nodes > 1:
+        raise UserError(f"nodes: wanted 1, got {config.nodes}: several machines are not available yet")
+    cores = os.cpu_count() or 1
+    if config.devices > cores and (config.accelerator == "cpu" or not torch.cuda.is_available()):
+        raise UserError(f"devices: wanted at most the {cores} cores of this machine, got {config.devices}")
     try:
         fabric = Fabric(
             accelerator=config.accelerator,
