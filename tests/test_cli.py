@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 from command_line import FOREIGN, INTERRUPTED, MISTAKE, complaint, move_to, see_few_digits, stn, train
-from tiny_run import tiny_train, weights
+from tiny_run import tiny_config, tiny_train, weights
 
 from torch_stn._version import __version__
-from torch_stn.lab import experiments, session
+from torch_stn.lab import experiments, models, session
 from torch_stn.lab.run_folder import RunFolder
 
 
@@ -116,14 +116,18 @@ def test_a_mistake_in_the_words_is_one_line(words: tuple[str, ...], text: str) -
     assert list(Path().iterdir()) == []  # nothing was begun
 
 
-def test_more_processes_than_processors_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("words", [("devices=3000", "batch_size=3000"), ("devices=2",), ("nodes=2",)])
+def test_several_processes_are_refused_before_any_is_started(
+    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
     from lightning_fabric import Fabric
 
     def launch(self: Fabric, *args: Any, **kwargs: Any) -> None:
-        raise AssertionError("thousands of processes were about to be started")
+        raise AssertionError("processes were about to be started")
 
     monkeypatch.setattr(Fabric, "launch", launch)
-    assert "devices" in complaint(*train("devices=3000", "batch_size=3000"))
+    assert "devices" in complaint(*train(*words))
+    assert list(Path().iterdir()) == []
 
 
 @pytest.mark.parametrize("words", [("trian",), ("train", "table1", "--ruN", "r"), ("evaluate",), ("report",)])
@@ -211,7 +215,7 @@ def test_a_config_that_another_hand_spoilt_is_named(few_digits: None, command: t
 
 
 def test_evaluating_a_run_without_a_checkpoint(few_digits: None) -> None:
-    session.start(session.RunFolder.open(tiny_train(Path("r"), "steps=1").path).config(), Path("q"))
+    session.start(tiny_config(), Path("q"))
     assert complaint("evaluate", "q") == "q: no checkpoint yet"
 
 
@@ -273,5 +277,5 @@ def test_ctrl_c_before_the_training_is_one_line(few_digits: None, monkeypatch: p
     def press(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(session.models, "build", press)
+    monkeypatch.setattr(models, "build", press)
     assert complaint(*train("--run", "r"), code=INTERRUPTED) == "interrupted"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from command_line import complaint, move_to, see_few_digits
-from PIL import Image
+from PIL import Image, ImageSequence
 from typer.testing import CliRunner
 
 from torch_stn.lab.cli import app
@@ -52,7 +52,7 @@ def test_the_demo_trains_prints_a_table_and_draws(tmp_path: Path) -> None:
     assert "http://" not in page.replace("http://www.w3.org", "")
     with Image.open(path / "alignment.gif") as animation:
         assert animation.format == "GIF"
-        assert animation.n_frames > 3
+        assert len(list(ImageSequence.Iterator(animation))) > 3
     # A second demo takes the place of the first.
     first = (path / "fcn" / "environment.json").stat().st_mtime_ns
     demo(path, "seconds=0.5")
@@ -65,7 +65,9 @@ def test_the_demo_leaves_the_folders_of_others_alone(few_digits: None) -> None:
     Path("mine/fcn").mkdir()
     Path("mine/fcn/more.txt").write_text("more")
     text = complaint("demo", "--run", "mine")
-    assert text.startswith("mine: holds thesis.txt")
+    assert text in [
+        f"mine: holds {name}, which is no part of a demo; choose another --run" for name in ("thesis.txt", "fcn")
+    ]
     assert Path("mine/thesis.txt").read_text() == "years"
     assert Path("mine/fcn/more.txt").read_text() == "more"
     Path("file").write_text("mine")

@@ -98,6 +98,7 @@ def test_widths_that_are_asked_for_are_taken() -> None:
     assert isinstance(fcn, FCN)
     assert fcn.fc1.out_features == fcn.fc2.out_features == 24
     assert isinstance(cnn, Aligned)
+    assert isinstance(cnn.classifier, CNN)
     assert cnn.classifier.conv1.out_channels == 24
 
 

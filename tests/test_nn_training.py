@@ -108,6 +108,25 @@ def test_checkpoints_hold_parameters_only_and_bring_everything_back(name: str) -
         assert torch.equal(again(x), wanted)
 
 
+@pytest.mark.parametrize("name", ["affine", "projective", "tps", "basis, learned"])
+def test_several_nets_run_stacked(name: str) -> None:
+    """Seeds trained side by side: their parameters stacked, the module called once under vmap."""
+    nets = [small(FAMILIES[name]()) for _ in range(3)]
+    for net in nets:
+        nn.init.normal_(net.head.weight, std=0.1)
+    parameters, buffers = torch.func.stack_module_state(nets)  # type: ignore[arg-type]
+    x = torch.rand(4, 1, 12, 12)
+
+    def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(nets[0], (parameters, buffers), (x,)).square().mean()
+
+    stacked = torch.vmap(torch.func.grad(loss))(parameters, buffers)
+    for i, net in enumerate(nets):
+        net(x).square().mean().backward()
+        for key, parameter in net.named_parameters():
+            torch.testing.assert_close(stacked[key][i], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
 def test_after_evaluation_comes_training() -> None:
     stn = small(ThinPlateSpline())
     x = torch.rand(2, 1, 12, 12)

@@ -27,7 +27,7 @@ def python(*words: str) -> tuple[str, float]:
 
 @pytest.mark.parametrize("words", [("--help",), ("--version",), ("train", "--help")])
 def test_the_command_answers_at_once(words: tuple[str, ...]) -> None:
-    seconds = []
+    seconds: list[float] = []
     while len(seconds) < TRIES and min(seconds, default=1.0) > 0.4:
         out, spent = python("-m", "torch_stn", *words)
         seconds.append(spent)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from torch_stn.lab.config import Config, override
 from torch_stn.lab.data.digits import Digits, load_digits
+from torch_stn.lab.recorder import Watch
 from torch_stn.lab.run_folder import RunFolder
 from torch_stn.lab.session import start
 from torch_stn.lab.train import train
@@ -44,14 +46,18 @@ class KilledError(BaseException):
 def tiny_digits() -> Digits:
     """The first 24 training and 6 test digits of each class of the embedded ones."""
     digits = load_digits("embedded")
-    parts = []
-    for images, labels, count in (
-        (digits.train_images, digits.train_labels, TRAIN),
-        (digits.test_images, digits.test_labels, TEST),
-    ):
-        kept = np.sort(np.concatenate([np.flatnonzero(labels == digit)[:count] for digit in range(10)]))
-        parts += [images[kept], labels[kept]]
-    return Digits(*parts, name="300 digits", source=digits.source)
+    train, test = (
+        np.sort(np.concatenate([np.flatnonzero(labels == digit)[:count] for digit in range(10)]))
+        for labels, count in ((digits.train_labels, TRAIN), (digits.test_labels, TEST))
+    )
+    return Digits(
+        digits.train_images[train],
+        digits.train_labels[train],
+        digits.test_images[test],
+        digits.test_labels[test],
+        name="300 digits",
+        source=digits.source,
+    )
 
 
 def tiny_config(*words: str) -> Config:
@@ -70,10 +76,10 @@ def go_on(folder: RunFolder, *, kill_at: int | None = None) -> RunFolder:
     return folder
 
 
-def killer(step: int | None) -> Callable[..., None]:
+def killer(step: int | None) -> Watch:
     """A watcher that ends the run at its first row of a step."""
 
-    def watch(row: dict[str, float]) -> None:
+    def watch(row: Mapping[str, Any]) -> None:
         if step is not None and row["step"] >= step:
             raise KilledError
 

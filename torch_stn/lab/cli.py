@@ -94,7 +94,7 @@ def train(
     from torch_stn.lab.console import out
     from torch_stn.lab.run_folder import RunFolder
     from torch_stn.lab.session import free_folder, prepare, run_name, start, train_and_evaluate
-    from torch_stn.lab.table import results_table
+    from torch_stn.lab.table import print_results
     from torch_stn.lab.train import Interrupted
 
     if config is not None:
@@ -110,7 +110,7 @@ def train(
     except KeyboardInterrupt:
         _fail(f"interrupted; what is trained is saved, go on with: stn train --resume {folder.path}", INTERRUPTED)
     if record is not None:
-        out.print(results_table([record]))
+        print_results(out, [record])
         typer.echo(f"run: {folder.path}")
 
 
@@ -125,12 +125,12 @@ def evaluate(
     from torch_stn.lab.console import out
     from torch_stn.lab.evaluate import evaluate as measure
     from torch_stn.lab.run_folder import RunFolder
-    from torch_stn.lab.table import results_table
+    from torch_stn.lab.table import print_results
     from torch_stn.lab.train import launch
 
     folders = [RunFolder.open(run) for run in runs]
     device = launch(Config(accelerator=accelerator)).device
-    out.print(results_table([measure(folder, device) for folder in folders]))
+    print_results(out, [measure(folder, device) for folder in folders])
 
 
 @app.command()
@@ -155,14 +155,14 @@ def demo(
     """A few minutes: FCN, ST-FCN and ST-CNN on distorted digits, a table, a page of pictures."""
     from torch_stn.lab.console import out
     from torch_stn.lab.demo import make_demo
-    from torch_stn.lab.table import results_table
+    from torch_stn.lab.table import print_results
     from torch_stn.lab.train import Interrupted
 
     try:
         records, page, animation = make_demo(run, overrides or [])
     except Interrupted as stopped:
         _fail(f"stopped at step {stopped.step}; stn demo starts afresh", INTERRUPTED)
-    out.print(results_table(records))
+    print_results(out, records)
     typer.echo(f"animation: {animation}\nreport: {page}")
 
 

@@ -4,9 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 CAPTION = "rotation, shift, log-scale: spread within a class, before → after the transformer"
+
+
+def print_results(console: Console, records: Sequence[Mapping[str, Any]]) -> None:
+    """Print the table whole: on a terminal that is too narrow its lines wrap, but no number is cut."""
+    table = results_table(records)
+    width = max(console.width, console.measure(table, options=console.options.update(width=200)).maximum)
+    Console(file=console.file, width=width).print(table, soft_wrap=True)
 
 
 def results_table(records: Sequence[Mapping[str, Any]]) -> Table:

@@ -81,11 +81,14 @@ class ThinPlateSpline(BasisTransform):
             return super().functions_on(size, align_corners, torch.float64, device).to(dtype)
         key = (size, align_corners, dtype, device)
         if key not in self._cache:
-            if len(self._cache) >= _CACHED_SIZES:
-                self._cache.pop(next(iter(self._cache)))
             # Made outside inference mode, so that what evaluation kept can serve training.
             with torch.inference_mode(False), torch.no_grad():
-                self._cache[key] = super().functions_on(size, align_corners, torch.float64, device).to(dtype)
+                made = super().functions_on(size, align_corners, torch.float64, device).to(dtype)
+            if type(made) is not Tensor or torch._C._functorch.is_functorch_wrapped_tensor(made):
+                return made  # of a vmap or a shape run: it must not outlive that
+            if len(self._cache) >= _CACHED_SIZES:
+                self._cache.pop(next(iter(self._cache)))
+            self._cache[key] = made
         return self._cache[key]
 
 
