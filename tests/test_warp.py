@@ -72,6 +72,19 @@ def test_the_identity_is_exact_on_long_axes(
 
 
 @CORNERS
+@pytest.mark.parametrize("n", [7, 42, 333, 1023, 2047, 2048])
+def test_the_identity_on_shorter_axes_is_within_one_rounding_of_a_float32_coordinate(
+    n: int, align_corners: bool
+) -> None:
+    """Up to 2048 pixels the default may pass through [-1, 1]."""
+    image = pictures(1, (5, n), channels=1, dtype=torch.float32)
+    got = warp(image, Affine()(torch.eye(2, 3)[None]), align_corners=align_corners)
+    torch.testing.assert_close(got, image, rtol=0, atol=6.2e-8 * n)
+    exact = warp(image.double(), Affine()(torch.eye(2, 3)[None]), align_corners=align_corners)
+    torch.testing.assert_close(exact, image.double(), rtol=0, atol=1e-12)
+
+
+@CORNERS
 def test_a_shift_by_whole_pixels_is_exact_on_long_axes(align_corners: bool) -> None:
     image = pictures(1, (3, 4097), channels=1)
     unit = 2 / 4096 if align_corners else 2 / 4097
