@@ -55,13 +55,7 @@ STARTS_WITHOUT = {
 VAGUE = {"utils", "util", "misc", "common", "helpers", "helper"}
 LONGEST = 300
 # Files that may be longer, each with the reason.
-LONG: dict[str, str] = {
-    "tests/test_cli.py": "one table of what may go wrong on the command line",
-    "tests/test_models.py": "the parameter table of the paper",
-    "tests/test_pose.py": "known poses and what they must measure",
-    "tests/test_run_folder.py": "every file of a run folder, whole, cut and foreign",
-    "tests/test_train.py": "every moment at which a run may be stopped",
-}
+LONG: dict[str, str] = {}
 
 
 def below(name: str, rooms: str) -> bool:
