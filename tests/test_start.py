@@ -25,6 +25,7 @@ def python(*words: str) -> tuple[str, float]:
     return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+@pytest.mark.slow  # a clock needs a machine to itself: `make test-slow` runs one process, `make test` one a core
 @pytest.mark.parametrize("words", [("--help",), ("--version",), ("train", "--help")])
 def test_the_command_answers_at_once(words: tuple[str, ...]) -> None:
     seconds: list[float] = []
