@@ -194,7 +194,7 @@ def test_a_picture_of_the_wrong_dimension_is_named() -> None:
 
 
 class TestLocalization:
-    # PAPER 2.2: thousands of parameters with the regression layer of an affine transformer.
+    # Thousands of parameters of the nets of A.4, with the regression layer of an affine transformer.
     @pytest.mark.parametrize(("side", "fc", "conv"), [(28, 27.4, 11.1), (42, 58.8, 17.1), (60, 117.5, 43.1)])
     def test_the_papers_parameter_counts(self, side: int, fc: float, conv: float) -> None:
         for net, wanted in ((LocalizationFC, fc), (LocalizationConv, conv)):

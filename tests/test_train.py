@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_run import tiny_config, tiny_train, weights
+import torch.nn.functional as F
+from tiny_run import tiny_config, tiny_digits, tiny_train, weights
 from torch import nn
 
 from torch_stn.lab import models
 from torch_stn.lab.config import Config
+from torch_stn.lab.data.sets import DigitSet
 from torch_stn.lab.errors import UserError
+from torch_stn.lab.models.dropout import set_samples
 from torch_stn.lab.session import free_folder, run_name, start
 from torch_stn.lab.train import (
     area_penalty,
@@ -179,6 +182,30 @@ def test_the_area_penalty_acts_on_networks_with_a_transformer_only(tmp_path: Pat
         plain = tiny_train(tmp_path / f"{model}-0", f"model={model}", "learning_rate=0.01")
         held = tiny_train(tmp_path / f"{model}-1", f"model={model}", "learning_rate=0.01", "area_penalty=5")
         assert (weights(plain) != weights(held)) == acts
+
+
+# The loop
+
+
+def test_training_is_the_plain_loop(tmp_path: Path) -> None:
+    """Batches, dropout by sample, learning rates and updates, written down once more without Fabric."""
+    words = ("model=tutorial", "data=plain", "steps=4", "localization_rate=0.5", "label_smoothing=0.2", "seed=5")
+    folder = tiny_train(tmp_path / "a", *words)
+    config = folder.config()
+    model = models.build(config).train()
+    optimizer = make_optimizer(model, config)
+    data = DigitSet(tiny_digits(), config.data, config.seed)
+    for step in range(4):
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * group["scale"] * shape(config, step / 4)
+        batch = data.training_batch(step, config.batch_size)
+        assert batch.samples.tolist() == list(range(8 * step, 8 * step + 8))
+        set_samples(model, config.seed, batch.samples)
+        optimizer.zero_grad()
+        F.cross_entropy(model(batch.images), batch.labels, label_smoothing=0.2).backward()
+        optimizer.step()
+    for name, value in folder.load_weights().items():
+        torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-4, atol=1e-6)
 
 
 # Session
