@@ -53,8 +53,7 @@ def matrix_displacement(
     """T(xy) - xy of a matrix, with (theta - identity) as the linear coefficient, so that the identity is exactly 0.
 
     Projective: with p = (x, y, 1) and w = row_3 p, ((row_i - e_i) p - xy_i (w - 1)) / w. Points with w <= W_EPS
-    become inf, which
-    samplers read as outside; their gradient is zero.
+    become inf, which samplers read as outside; their gradient is zero.
     """
     d = xy.shape[-1]
     delta = matrix - torch.eye(matrix.shape[-2], d + 1, dtype=matrix.dtype, device=matrix.device)

@@ -45,11 +45,6 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             where = f"{error.filename}: " if error.filename else ""
             hint = "; nothing written so far is lost" if error.errno == errno.ENOSPC else ""
             _fail(f"{where}{error.strerror or error}{hint}", FOREIGN)
-        except Exception as error:
-            # safetensors reports a full disk in an exception of its own.
-            if type(error).__name__ != "SafetensorError":
-                raise
-            _fail(str(error).splitlines()[0], FOREIGN)
 
     return wrapped
 

@@ -148,9 +148,7 @@ def read(
     deterministic: bool,
     backend: str | None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """What `sample` and `warp` share: choose a backend, ask for the points in its units, read, and measure the
-    coverage.
-    """
+    """What `sample` and `warp` share: choose a backend, ask for points in its units, read, measure the coverage."""
     interpolation = as_interpolation(mode)
     problem = Problem(
         dims=image.dim() - 2,
