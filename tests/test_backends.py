@@ -28,7 +28,7 @@ EVERY_BACKEND = pytest.mark.parametrize("backend", BACKENDS)
 PLAIN = Problem(
     dims=2,
     interpolation="bilinear",
-    padding="zeros",
+    padding=("zeros", "zeros"),
     fill=0.0,
     align_corners=False,
     units="normalized",
@@ -66,7 +66,9 @@ def test_parity_with_the_reference_in_float64(
     if align_corners and 1 in in_size:  # pixel points off the centre of a one-pixel axis have no normalised name
         pixels[..., [i for i, n in enumerate(reversed(in_size)) if n == 1]] = 0
         pixels, units = to_normalized(pixels, in_size, align_corners=True), "normalized"
-    problem = replace(PLAIN, dims=d, interpolation=mode, padding=padding, units=units, in_size=in_size, dtype=dtype)
+    problem = replace(
+        PLAIN, dims=d, interpolation=mode, padding=(padding,) * d, units=units, in_size=in_size, dtype=dtype
+    )
     reason = BACKENDS[backend].why_not(replace(problem, align_corners=align_corners))
     if reason is not None:
         with pytest.raises(ValueError, match=r"^backend: ") as refusal:
@@ -107,7 +109,7 @@ def test_the_reference_serves_everything() -> None:
     for mode in (*MODES, "custom"):
         for padding in PADDINGS:
             for fill in (0.0, 0.5):
-                problem = replace(PLAIN, interpolation=mode, padding=padding, fill=fill, device="cuda")
+                problem = replace(PLAIN, interpolation=mode, padding=(padding,) * 2, fill=fill, device="cuda")
                 assert BACKENDS["reference"].why_not(problem) is None
                 assert reasons(problem).keys() == BACKENDS.keys()
                 assert reasons(problem)["reference"] is None

@@ -26,10 +26,10 @@ def floating(name: str, value: Tensor) -> None:
 
 
 def image(value: object) -> int:
-    """An image batch (N, C, H, W) or (N, C, D, H, W) without empty space axes; returns 2 or 3."""
+    """An image batch (N, C, W), (N, C, H, W) or (N, C, D, H, W) without empty space axes; returns 1, 2 or 3."""
     img = tensor("image", value)
-    if img.dim() not in (4, 5):
-        raise ValueError(f"image: wanted (N, C, H, W) or (N, C, D, H, W), got {describe(img)}")
+    if img.dim() not in (3, 4, 5):
+        raise ValueError(f"image: wanted (N, C, W), (N, C, H, W) or (N, C, D, H, W), got {describe(img)}")
     floating("image", img)
     if 0 in img.shape[2:]:
         raise ValueError(f"image: every space axis needs at least one pixel, got {describe(img)}")
@@ -37,10 +37,10 @@ def image(value: object) -> int:
 
 
 def points(value: object, dims: int, name: str = "points") -> Tensor:
-    """Points (N, *S, d) whose last axis is (x, y) or (x, y, z)."""
+    """Points (N, *S, d) whose last axis is (x,), (x, y) or (x, y, z)."""
     pts = tensor(name, value)
     if pts.dim() < 2 or pts.shape[-1] != dims:
-        axes = "(x, y)" if dims == 2 else "(x, y, z)"
+        axes = ("(x,)", "(x, y)", "(x, y, z)")[dims - 1]
         raise ValueError(f"{name}: wanted (N, ..., {dims}) with last axis {axes}, got {describe(pts)}")
     floating(name, pts)
     return pts
@@ -73,10 +73,10 @@ def number(name: str, value: object) -> float:
 
 
 def size(value: Sequence[int] | None, dims: int, default: Iterable[int] | None) -> tuple[int, ...]:
-    """An output size (h, w) or (d, h, w); None means the default, where there is one."""
+    """An output size (w,), (h, w) or (d, h, w); None means the default, where there is one."""
     if value is None and default is not None:
         return tuple(int(n) for n in default)
-    wanted = "(h, w)" if dims == 2 else "(d, h, w)"
+    wanted = ("(w,)", "(h, w)", "(d, h, w)")[dims - 1]
     try:
         whole = tuple(index(n) for n in value)  # type: ignore[union-attr]
     except TypeError:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_stn import _checks, lowered
 from torch_stn.coordinates import base_axis, base_pixel_axis, half_extents
 from torch_stn.sampling.interpolation import Interpolation
-from torch_stn.sampling.sample import read, sampling_dtype
+from torch_stn.sampling.read import read, sampling_dtype
 from torch_stn.transforms.maps import Map
 
 
@@ -23,8 +23,9 @@ def warp(
     size: Sequence[int] | None = None,
     *,
     mode: str | Interpolation = ...,
-    padding_mode: str = ...,
+    padding_mode: str | Sequence[str] = ...,
     fill: float = ...,
+    edge: str = ...,
     align_corners: bool = ...,
     antialias: bool = ...,
     return_mask: Literal[False] = ...,
@@ -38,8 +39,9 @@ def warp(
     size: Sequence[int] | None = None,
     *,
     mode: str | Interpolation = ...,
-    padding_mode: str = ...,
+    padding_mode: str | Sequence[str] = ...,
     fill: float = ...,
+    edge: str = ...,
     align_corners: bool = ...,
     antialias: bool = ...,
     return_mask: Literal[True],
@@ -47,13 +49,14 @@ def warp(
     backend: str | None = ...,
 ) -> tuple[Tensor, Tensor]: ...
 def warp(
-    image: Tensor,  # (N, C, H, W) or (N, C, D, H, W)
+    image: Tensor,  # (N, C, W), (N, C, H, W) or (N, C, D, H, W)
     map: Map,
-    size: Sequence[int] | None = None,  # (h, w) or (d, h, w)
+    size: Sequence[int] | None = None,  # (w,), (h, w) or (d, h, w)
     *,
     mode: str | Interpolation = "bilinear",
-    padding_mode: str = "zeros",
+    padding_mode: str | Sequence[str] = "zeros",
     fill: float = 0.0,
+    edge: str = "blend",
     align_corners: bool = False,
     antialias: bool = False,
     return_mask: bool = False,
@@ -114,9 +117,11 @@ def warp(
         image,
         points,
         "pixel",
+        out_size=size,
         mode=mode,
         padding_mode=padding_mode,
         fill=fill,
+        edge=edge,
         align_corners=align_corners,
         return_mask=return_mask,
         deterministic=deterministic,

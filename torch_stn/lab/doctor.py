@@ -57,7 +57,7 @@ def _problem(device: str, dims: int, mode: str) -> Problem:
     return Problem(
         dims=dims,
         interpolation=mode,
-        padding="zeros",
+        padding=("zeros",) * dims,
         fill=0.0,
         align_corners=False,
         units="pixel",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from torch_stn import _checks
 from torch_stn.sampling.interpolation import Interpolation
-from torch_stn.sampling.sample import check_options
+from torch_stn.sampling.read import check_options
 from torch_stn.transforms.base import Transform
 from torch_stn.warping import warp
 
@@ -31,7 +31,8 @@ class SpatialTransformer(nn.Module):
             measured on zeros, once, here.
         count: how many transformers look at the input side by side, sharing the features.
         init: where theta starts, (P,), the natural shape, or with a leading ``count``; None asks
-            ``transform.initial()``. mode, padding_mode, fill, align_corners, backend: as :func:`torch_stn.sample`.
+            ``transform.initial()``.
+        mode, padding_mode, fill, edge, align_corners, backend: as :func:`torch_stn.sample`.
     Raises: ValueError / TypeError naming the argument, what came and what was wanted.
     Source: Jaderberg et al. 2015, section 3 and Figure 2.
 
@@ -52,8 +53,9 @@ class SpatialTransformer(nn.Module):
         count: int = 1,
         init: Tensor | None = None,
         mode: str | Interpolation = "bilinear",
-        padding_mode: str = "zeros",
+        padding_mode: str | Sequence[str] = "zeros",
         fill: float = 0.0,
+        edge: str = "blend",
         align_corners: bool = False,
         backend: str | None = None,
     ) -> None:
@@ -62,7 +64,7 @@ class SpatialTransformer(nn.Module):
             raise TypeError(f"transform: wanted a Transform object such as Affine(), got {transform!r}")
         if count < 1:
             raise ValueError(f"count: wanted at least 1, got {count}")
-        check_options(mode, padding_mode, backend)
+        check_options(mode, padding_mode, edge, transform.dims, backend)
         self.features = features
         self.transform = transform
         self.size = None if size is None else _checks.size(size, transform.dims, None)
@@ -70,6 +72,7 @@ class SpatialTransformer(nn.Module):
         self.mode = mode
         self.padding_mode = padding_mode
         self.fill = fill
+        self.edge = edge
         self.align_corners = align_corners
         self.backend = backend
         self.head = RegressionHead(_out_features(features, in_shape), count * transform.num_params)
@@ -126,6 +129,7 @@ class SpatialTransformer(nn.Module):
             mode=self.mode,
             padding_mode=self.padding_mode,
             fill=self.fill,
+            edge=self.edge,
             align_corners=self.align_corners,
             backend=self.backend,
         )

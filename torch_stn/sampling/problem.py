@@ -9,9 +9,9 @@ import torch
 class Problem:
     """One call of a sampler, without its data."""
 
-    dims: int  # 2 or 3
+    dims: int  # 1, 2 or 3
     interpolation: str  # a name of INTERPOLATIONS, or "custom"
-    padding: str  # a name of PADDINGS
+    padding: tuple[str, ...]  # a name of PADDINGS per axis, in the order (x, y[, z])
     fill: float
     align_corners: bool
     units: str  # in which the points came: "normalized" or "pixel"

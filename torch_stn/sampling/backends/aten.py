@@ -8,15 +8,20 @@ from torch_stn.sampling.interpolation import Interpolation
 from torch_stn.sampling.problem import Problem
 
 UNITS = "normalized"  # of the points it reads
+PADDINGS = ("zeros", "border", "reflection")
 EXACT_AXIS = 2048  # pixels; a float32 coordinate in [-1, 1] is off by up to 1.2e-4 pixel beyond
 
 
 def why_not(problem: Problem) -> str | None:
     """What F.grid_sample does not have."""
-    if problem.interpolation == "custom":
+    if problem.interpolation not in ("nearest", "bilinear", "bicubic"):
         return "F.grid_sample knows only nearest, bilinear and bicubic"
     if problem.dims == 3 and problem.interpolation == "bicubic":
         return "F.grid_sample has no tricubic in the torch versions this is tested with"
+    if len(set(problem.padding)) > 1:
+        return "F.grid_sample pads all axes alike"
+    if problem.padding[0] not in PADDINGS:
+        return f"F.grid_sample knows only {', '.join(PADDINGS)} padding"
     if problem.fill != 0.0:
         return "F.grid_sample pads with 0 only, fill must be 0"
     if problem.device == "cuda" and problem.image_grad and problem.deterministic:
@@ -40,8 +45,10 @@ def sample(
     problem: Problem,
 ) -> Tensor:  # (N, C, M)
     """F.grid_sample on a list of points."""
-    grid = points.reshape(points.shape[0], *[1] * (problem.dims - 1), -1, problem.dims)
+    if problem.dims == 1:  # a picture one pixel high, read at its middle
+        image, points = image[:, :, None], torch.cat([points, torch.zeros_like(points)], dim=-1)
+    grid = points.reshape(points.shape[0], *[1] * (image.dim() - 3), -1, points.shape[-1])
     values = F.grid_sample(
-        image, grid, mode=problem.interpolation, padding_mode=problem.padding, align_corners=problem.align_corners
+        image, grid, mode=problem.interpolation, padding_mode=problem.padding[0], align_corners=problem.align_corners
     )
     return values.flatten(2)

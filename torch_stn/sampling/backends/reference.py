@@ -35,12 +35,13 @@ def sample(
 ) -> Tensor:  # (N, C, M)
     """V_i = sum over taps of U[tap] prod_axes k(x_axis - tap_axis)."""
     in_size, dims = problem.in_size, problem.dims
-    axes = [_axis(points[..., dims - 1 - axis], in_size[axis], interpolation, problem) for axis in range(dims)]
+    kernels = [interpolation.along(dims - 1 - axis) for axis in range(dims)]
+    axes = [_axis(points, axis, kernel, problem) for axis, kernel in enumerate(kernels)]
 
     flat_image = image.flatten(2)
     total = points.new_zeros(image.shape[0], image.shape[1], points.shape[1])
     outside = points.new_zeros(points.shape[:2])
-    for taps in product(range(interpolation.support), repeat=dims):
+    for taps in product(*[range(kernel.support) for kernel in kernels]):
         index = torch.zeros_like(axes[0][0][..., 0])
         weight = torch.ones_like(outside)
         inside = torch.ones_like(outside, dtype=torch.bool)
@@ -58,11 +59,13 @@ def sample(
     return total + problem.fill * outside[:, None] if problem.fill != 0.0 else total
 
 
-def _axis(x: Tensor, n: int, interpolation: Interpolation, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
-    """Along one axis: tap indices in [0, n), their weights, and whether the tap lies in the image; each (N, M,
-    support).
+def _axis(points: Tensor, axis: int, interpolation: Interpolation, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
+    """Along one axis of the image: tap indices in [0, n), their weights, and whether the tap lies in the image; each
+    (N, M, support).
     """
-    support, rule = interpolation.support, PADDINGS[problem.padding]
+    coordinate = problem.dims - 1 - axis  # points are (x, y[, z]), the image's axes ([D,] H, W)
+    x, n = points[..., coordinate], problem.in_size[axis]
+    support, rule = interpolation.support, PADDINGS[problem.padding[coordinate]]
     if rule is not None and problem.interpolation in ("nearest", "bilinear"):
         # The coordinate is brought inside, not each tap: the same values, and the slopes of F.grid_sample.
         x = rule(x, n, problem.align_corners)

@@ -1,0 +1,157 @@
+"""What `sample` and `warp` share: choose a backend, ask for points in its units, read, measure the coverage."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from torch_stn import _checks
+from torch_stn.coordinates import as_list, to_normalized
+from torch_stn.sampling.choose import BACKENDS, choose
+from torch_stn.sampling.interpolation import Interpolation, as_interpolation, name_of
+from torch_stn.sampling.padding import EDGES, as_paddings
+from torch_stn.sampling.prefilter import prefilter
+from torch_stn.sampling.problem import Problem
+
+FAR = 1e6  # stands for a coordinate that is not finite: outside every image in either unit, and it fits an int32
+PointsIn = Callable[[str], Tensor]  # "pixel" | "normalized" -> (N, *S, d)
+
+
+def check_options(
+    mode: str | Interpolation, padding_mode: str | Sequence[str], edge: str, dims: int, backend: str | None
+) -> None:
+    """Raise now for what a later call of `sample` would refuse."""
+    as_interpolation(mode)
+    as_paddings(padding_mode, dims)
+    _checks.one_of("edge", edge, EDGES)
+    if backend is not None:
+        _checks.one_of("backend", backend, BACKENDS)
+
+
+def sampling_dtype(image: Tensor) -> torch.dtype:
+    """The dtype of coordinates and sums: float64 for a float64 image, else float32."""
+    return torch.float64 if image.dtype == torch.float64 else torch.float32
+
+
+def read(
+    image: Tensor,
+    points_in: PointsIn,
+    units: str,  # in which the points are exact
+    *,
+    out_size: Sequence[int] | None,  # where the points are one a pixel of an output
+    mode: str | Interpolation,
+    padding_mode: str | Sequence[str],
+    fill: float,
+    edge: str,
+    align_corners: bool,
+    return_mask: bool,
+    deterministic: bool,
+    backend: str | None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """(N, C, *S) in the image's dtype; with ``return_mask`` also the coverage (N, 1, *S)."""
+    in_size = tuple(image.shape[2:])
+    interpolation = as_interpolation(mode).fitted(in_size, out_size)
+    padding = as_paddings(padding_mode, len(in_size))
+    extend = _checks.one_of("edge", edge, EDGES) == "extend"
+    problem = Problem(
+        dims=len(in_size),
+        interpolation=name_of(interpolation),
+        padding=tuple("border" if extend and rule == "zeros" else rule for rule in padding),
+        fill=_checks.number("fill", fill),
+        align_corners=bool(align_corners),
+        units=units,
+        in_size=in_size,
+        dtype=image.dtype,
+        device=image.device.type,
+        image_grad=image.requires_grad,
+        deterministic=deterministic,
+    )
+    coefficients, filtered, margin = prefilter(image.to(sampling_dtype(image)), interpolation, problem)
+    values = _served(coefficients, points_in, interpolation, filtered, margin, backend)
+    if extend and "zeros" in padding:
+        bounded = [n if rule == "zeros" else None for n, rule in zip(in_size[::-1], padding, strict=True)]
+        inside = _inside(points_in("pixel"), bounded)
+        values = torch.where(inside, values, values.new_full((), problem.fill))
+    values = values.to(image.dtype)
+    if not return_mask:
+        return values
+    if extend:
+        mask = _inside(points_in("pixel"), list(in_size[::-1])).to(image.dtype)
+    else:
+        covered = replace(problem, padding=("zeros",) * problem.dims, fill=0.0, image_grad=False)
+        ones = torch.ones(1, 1, *in_size, dtype=sampling_dtype(image), device=image.device)
+        mask = _served(ones, points_in, interpolation, covered, None, None).clamp(0, 1).to(image.dtype)
+    return values, mask.expand(values.shape[0], *[-1] * (mask.dim() - 1))
+
+
+def _served(
+    image: Tensor,
+    points_in: PointsIn,
+    interpolation: Interpolation,
+    problem: Problem,
+    margin: Tensor | None,  # pixels that the prefilter added before x, y[, z]
+    backend: str | None,
+) -> Tensor:  # (N, C, *S)
+    """The chosen backend's values."""
+    chosen = choose(problem, backend)
+    if margin is None:
+        points = points_in(chosen.UNITS)
+    else:
+        points = points_in("pixel") + margin
+        if chosen.UNITS == "normalized":
+            points = to_normalized(points, problem.in_size, align_corners=problem.align_corners)
+    values = _read(image, as_list(points), interpolation, problem, chosen)
+    return values.reshape(*values.shape[:2], *points.shape[1:-1])
+
+
+def _inside(points: Tensor, sizes: list[int | None]) -> Tensor:
+    """Whether pixel points lie on the image's pixels, edges included: (N, 1, *S); None asks nothing of an axis."""
+    inside = torch.isfinite(points).all(dim=-1)
+    for axis, n in enumerate(sizes):
+        if n is not None:
+            inside = inside & (points[..., axis] >= -0.5) & (points[..., axis] <= n - 0.5)
+    return inside[:, None]
+
+
+def _read(image: Tensor, points: Tensor, interpolation: Interpolation, problem: Problem, backend: ModuleType) -> Tensor:
+    """(n, C, *in), (m, M, d) -> (max(n, m), C, M); points that are not finite are taken out before the backend sees
+    them.
+    """
+    n, m = image.shape[0], points.shape[0]
+    if image.numel() == 0 or points.numel() == 0:
+        # Nothing to read; still part of the graph, so that a backward pass through it works.
+        nothing = image.flatten()[:0].sum() + points.flatten()[:0].sum()
+        return nothing.expand(0 if 0 in (n, m) else max(n, m), image.shape[1], points.shape[1])
+    outside = None
+    if not _surely_finite(points):
+        if problem.fill != 0.0 or set(problem.padding) != {"zeros"}:
+            outside = ~torch.isfinite(points).all(dim=-1)
+        # Far outside: under zero padding that alone gives the value 0 and the gradient 0.
+        points = points.nan_to_num(nan=FAR, posinf=FAR, neginf=-FAR)
+    # A shared image, or shared points, take the other side's batch into their own axis: no copy of either.
+    if n == m:
+        values = backend.sample(image, points, interpolation, problem)
+    elif n == 1:
+        folded = backend.sample(image, points.reshape(1, -1, problem.dims), interpolation, problem)
+        values = folded[0].unflatten(1, (m, -1)).transpose(0, 1)
+    else:
+        values = backend.sample(image.flatten(0, 1)[None], points, interpolation, problem)[0].unflatten(
+            0, image.shape[:2]
+        )
+    return values if outside is None else torch.where(outside[:, None], values.new_full((), problem.fill), values)
+
+
+def _surely_finite(points: Tensor) -> bool:
+    """Whether a look at the values is cheap and shows that no point is NaN or infinite: saves two passes on a CPU.
+
+    A GPU would have to be waited for, and a compiled graph or a vmap has no values to look at.
+    """
+    if torch.compiler.is_compiling() or points.device.type != "cpu":
+        return False
+    try:
+        return math.isfinite(points.detach().sum().item())
+    except RuntimeError:
+        return False
