@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_stn import Interpolation, sample
 from torch_stn.coordinates import base_pixels, to_normalized
 from torch_stn.sampling.choose import BACKENDS
-from torch_stn.sampling.interpolation import Cubic, Linear, Nearest
+from torch_stn.sampling.interpolation import Area, Cubic, Linear, Nearest
 
 EVERY_BACKEND = pytest.mark.parametrize("backend", [*BACKENDS, None])
 EVERY_PADDING = pytest.mark.parametrize("padding", PADDINGS)
@@ -260,7 +260,16 @@ IMAGE, POINTS = torch.zeros(2, 3, 4, 5), torch.zeros(2, 6, 2)
     ("change", "error", "message"),
     [
         ({"image": [[0.0]]}, TypeError, r"^image: wanted a torch.Tensor, got list"),
-        ({"image": torch.zeros(3, 4, 5)}, ValueError, r"^image: wanted \(N, C, H, W\) or .* got \(3, 4, 5\) float32"),
+        (
+            {"image": torch.zeros(4, 5)},
+            ValueError,
+            r"^image: wanted \(N, C, W\), \(N, C, H, W\) or .* got \(4, 5\) float32",
+        ),
+        (
+            {"image": torch.zeros(3, 4, 5)},
+            ValueError,
+            r"^points: wanted \(N, ..., 1\) .* for image \(3, 4, 5\) float32",
+        ),
         ({"image": torch.zeros(2, 3, 4, 5, 6, 7)}, ValueError, r"^image: wanted"),
         ({"image": IMAGE.long()}, TypeError, r"^image: wanted a floating-point tensor, got \(2, 3, 4, 5\) int64"),
         ({"image": IMAGE.to(torch.complex64)}, TypeError, r"^image: wanted a floating-point tensor, .*complex64"),
@@ -274,11 +283,25 @@ IMAGE, POINTS = torch.zeros(2, 3, 4, 5), torch.zeros(2, 6, 2)
         ({"points": POINTS.to("meta")}, ValueError, r"^points: wanted the device of image, cpu, got meta"),
         ({"units": "pixels"}, ValueError, r"^units: wanted one of 'normalized', 'pixel', .*, got 'pixels'"),
         ({"units": "displacement"}, ValueError, r"^points: displacements are \(N, \*out, 2\), .* got \(2, 6, 2\)"),
-        ({"mode": "linear"}, ValueError, r"^mode: wanted one of 'nearest', 'bilinear', 'bicubic', got 'linear'"),
+        ({"mode": "lanczos"}, ValueError, r"^mode: wanted one of 'nearest', 'bilinear', 'bicubic', .*, got 'lanczos'"),
         ({"mode": 2}, TypeError, r"^mode: wanted a name or an Interpolation, got int"),
         ({"mode": Linear}, TypeError, r"^mode: wanted a name or an Interpolation, got type"),
         ({"mode": NoSupport()}, ValueError, r"^mode: NoSupport.support must be a whole number >= 1"),
         ({"padding_mode": "zero"}, ValueError, r"^padding_mode: wanted one of 'zeros', .*, got 'zero'"),
+        ({"padding_mode": ["zeros", "wrapped"]}, ValueError, r"^padding_mode: wanted one of .*'wrap', got 'wrapped'"),
+        (
+            {"padding_mode": ["wrap"]},
+            ValueError,
+            r"^padding_mode: wanted one word, or one for each of 2 axes .*, got 1",
+        ),
+        ({"padding_mode": 1}, TypeError, r"^padding_mode: wanted a word, or one per axis, got int"),
+        ({"edge": "soft"}, ValueError, r"^edge: wanted one of 'blend', 'extend', got 'soft'"),
+        (
+            {"mode": "bspline3", "fill": float("nan")},
+            ValueError,
+            r"^fill: wanted a finite number, .*BSpline.*, got nan",
+        ),
+        ({"mode": Area((1.0, 2.0, 3.0))}, ValueError, r"^mode: Area wanted one width, or one for each of 2 axes"),
         ({"backend": "cuda"}, ValueError, r"^backend: wanted one of .*'reference'.*, got 'cuda'"),
         ({"fill": "black"}, TypeError, r"^fill: wanted a number, got 'black'"),
         ({"fill": None}, TypeError, r"^fill: wanted a number, got None"),

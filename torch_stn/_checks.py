@@ -36,12 +36,13 @@ def image(value: object) -> int:
     return img.dim() - 2
 
 
-def points(value: object, dims: int, name: str = "points") -> Tensor:
+def points(value: object, dims: int, name: str = "points", image: Tensor | None = None) -> Tensor:
     """Points (N, *S, d) whose last axis is (x,), (x, y) or (x, y, z)."""
     pts = tensor(name, value)
     if pts.dim() < 2 or pts.shape[-1] != dims:
+        beside = "" if image is None else f" for image {describe(image)}"
         axes = ("(x,)", "(x, y)", "(x, y, z)")[dims - 1]
-        raise ValueError(f"{name}: wanted (N, ..., {dims}) with last axis {axes}, got {describe(pts)}")
+        raise ValueError(f"{name}: wanted (N, ..., {dims}) with last axis {axes}, got {describe(pts)}{beside}")
     floating(name, pts)
     return pts
 

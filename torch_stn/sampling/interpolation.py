@@ -214,7 +214,7 @@ class Area(Interpolation):
     @staticmethod
     def _within(edge: float, low: Tensor, high: Tensor) -> Tensor:
         """A pixel's edge, brought into the box; the comparisons make its slope the right-hand one."""
-        return torch.where(low >= edge, low, torch.where(high > edge, torch.full_like(low, edge), high))
+        return torch.where(low >= edge, low, torch.where(high >= edge, torch.full_like(low, edge), high))
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor:

@@ -90,7 +90,7 @@ def sample(
         [[[1.0]]]
     """
     dims = _checks.image(image)
-    _checks.points(points, dims)
+    _checks.points(points, dims, image=image)
     _checks.same_device("image", image, "points", points)
     _checks.one_of("units", units, UNITS)
     _checks.broadcast_batch("image", image.shape[0], "points", points.shape[0])
