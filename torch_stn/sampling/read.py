@@ -103,7 +103,13 @@ def _served(
         points = points_in("pixel") + margin
         if chosen.UNITS == "normalized":
             points = to_normalized(points, problem.in_size, align_corners=problem.align_corners)
-    values = _read(image, as_list(points), interpolation, problem, chosen)
+    try:
+        values = _read(image, as_list(points), interpolation, problem, chosen)
+    except NotImplementedError:
+        # torch's word for "no forward derivative", said before anything is computed; plain PyTorch has them all.
+        if backend is not None or chosen is BACKENDS["reference"]:
+            raise
+        return _served(image, points_in, interpolation, problem, margin, "reference")
     return values.reshape(*values.shape[:2], *points.shape[1:-1])
 
 
