@@ -100,6 +100,7 @@ GPU = (
     _same("overhead", 1, 1, 4, 4),
 )
 
+RIVALS = ("aten", "compile", "kornia", "opencv")  # PyTorch's two steps, eager and compiled, and two libraries
 SUITES: dict[str, tuple[Case, ...]] = {"cpu": CPU, "gpu": GPU}
 
 
@@ -128,3 +129,12 @@ def select(cases: tuple[Case, ...], pattern: str | None) -> tuple[Case, ...]:
     if not found:
         raise UserError(f"--cases: no case is like {pattern!r}; there are {', '.join(c.name for c in cases)}")
     return found
+
+
+def chosen(words: str) -> tuple[str, ...]:
+    """The rivals of a comma-separated list. Raises: UserError for an unknown one."""
+    names = tuple(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
+    for name in names:
+        if name not in RIVALS:
+            raise UserError(f"--against: wanted some of {','.join(RIVALS)}, got {name!r}")
+    return names

@@ -15,16 +15,17 @@ from torch_stn.lab.errors import UserError
 def bench(suite: str, against: str, pattern: str | None, quick: bool, files: dict[str, Path | None]) -> None:
     """Measure, print, write. ``files``: where the record ("--json") and the picture ("--picture") go, if anywhere."""
     wanted = cases.select(cases.suite(suite), pattern)
+    names = cases.chosen(against)
     for option, path in files.items():
         if path is not None:
             _writable(option, path)
     # What is wrong with the words is said before torch is loaded.
-    from torch_stn.lab.bench import measure, picture, rivals, screen, stopwatch
+    from torch_stn.lab.bench import measure, picture, screen, stopwatch
     from torch_stn.lab.console import out, say
     from torch_stn.lab.report.files import write_whole
 
     effort = stopwatch.QUICK if quick else stopwatch.Effort()
-    record = measure.measure(measure.Order(suite, wanted, rivals.chosen(against), effort), say)
+    record = measure.measure(measure.Order(suite, wanted, names, effort), say)
     screen.show(out, record)
     if (path := files.get("--json")) is not None:
         write_whole(path, (json.dumps(_plain(record), indent=1) + "\n").encode())

@@ -72,7 +72,7 @@ def measure(order: Order, say: Callable[[str], None]) -> dict[str, Any]:
         "quick": order.effort == stopwatch.QUICK,
         "machine": machine,
         "load": load,
-        "warnings": _warnings(load),
+        "warnings": warnings_of(load),
         "cases": rows,
     }
 
@@ -136,7 +136,7 @@ def _copy(moved: int, device: str) -> Callable[[], object]:
     return lambda: target.copy_(source)
 
 
-def _warnings(load: dict[str, Any]) -> list[str]:
+def warnings_of(load: dict[str, Any]) -> list[str]:
     """Why the times may be doubted, a line each."""
     lines = []
     if load["others"] is not None and load["others"] > stopwatch.BUSY:

@@ -17,20 +17,10 @@ from torch import Tensor
 from torch_stn.coordinates import to_pixel
 from torch_stn.lab.bench.contenders import Contender, Read
 from torch_stn.lab.bench.inputs import Inputs, pixel_matrix, transform_of
-from torch_stn.lab.errors import UserError
 
 
 class Missing(Exception):
     """Why a rival does not take part in a case: one line."""
-
-
-def chosen(words: str) -> tuple[str, ...]:
-    """The rivals of a comma-separated list. Raises: UserError for an unknown one."""
-    names = tuple(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
-    for name in names:
-        if name not in RIVALS:
-            raise UserError(f"--against: wanted some of {','.join(RIVALS)}, got {name!r}")
-    return names
 
 
 def rivals(names: tuple[str, ...], inputs: Inputs) -> tuple[list[Contender], dict[str, str]]:

@@ -100,16 +100,21 @@ class Others:
 
     def __init__(self) -> None:
         self.load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-        self._wall, self._own, self._all = time.perf_counter(), time.process_time(), _busy_seconds()
+        self._wall, self._own, self._all = time.perf_counter(), _own_seconds(), _busy_seconds()
 
     def share(self) -> float | None:
         """The share of all cores that others used since the beginning; None where the system does not tell."""
         now = _busy_seconds()
         if now is None or self._all is None:
             return None
-        theirs = (now - self._all) - (time.process_time() - self._own)
+        theirs = (now - self._all) - (_own_seconds() - self._own)
         capacity = (time.perf_counter() - self._wall) * (os.cpu_count() or 1)
         return max(0.0, theirs / capacity)
+
+
+def _own_seconds() -> float:
+    """CPU seconds of this process and of the children it has waited for: compilers are no strangers."""
+    return sum(os.times()[:4])
 
 
 def _busy_seconds() -> float | None:
