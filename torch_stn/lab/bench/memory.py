@@ -97,7 +97,8 @@ def _measure(inputs: Inputs, names: Sequence[str]) -> Peaks:
 
 def _case(record: dict[str, Any]) -> Case:
     """A Case from what JSON made of it."""
-    return Case(**{key: tuple(value) if isinstance(value, list) else value for key, value in record.items()})
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+    return Case(**fields)
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ def _two_steps(inputs: Inputs) -> Read:
     dtype = inputs.image.dtype
     half = dtype not in (torch.float32, torch.float64)
     transform = None if case.family in ("affine", "points") else transform_of(case).to(inputs.image.device)
-    shape = (case.batch, case.image[1], *case.size)
+    shape = [case.batch, case.image[1], *case.size]
 
     def read(image: Tensor, theta: Tensor) -> Tensor:
         if case.family == "points":
@@ -74,7 +74,7 @@ def _two_steps(inputs: Inputs) -> Read:
 
 
 def _compile(inputs: Inputs) -> Contender:
-    config = importlib.import_module("torch._inductor.config")
+    config: Any = importlib.import_module("torch._inductor.config")
     config.compile_threads = 1  # worker processes would be awake beside the clock
     torch._dynamo.reset()  # what earlier cases compiled counts towards a limit
     return Contender("compile", torch.compile(_two_steps(inputs), dynamic=False, fullgraph=True), inputs)
