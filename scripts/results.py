@@ -1,7 +1,8 @@
-"""Keep what a run measured in results/, and make docs/reproductions.md from results/ alone.
+"""Keep what a run measured in results/, and make docs/reproductions.md and docs/benchmarks.md from results/ alone.
 
 python scripts/results.py keep RUN NAME --command "stn train ..."     # results/NAME.json
-python scripts/results.py page                                        # docs/reproductions.md
+stn bench --json results/benchmarks-cpu.json                          # a benchmark keeps itself
+python scripts/results.py page                                        # both pages, and the benchmarks' pictures
 """
 
 import argparse
@@ -13,6 +14,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 PAGE = ROOT / "docs" / "reproductions.md"
+BENCHMARKS_PAGE = ROOT / "docs" / "benchmarks.md"
+PICTURES = ROOT / "docs" / "images"
+BENCHMARK = "benchmarks-"  # how the names of benchmarks' records begin
 # The papers' numbers for what we ran: error in percent.
 PAPER = {
     ("R", "ST-FCN affine"): "1.2",
@@ -47,13 +51,39 @@ def keep(run: Path, name: str, command: str) -> Path:
 
 def page() -> str:
     """The page: a row a result, then the command and the machine of each."""
-    records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+    records = {name: record for name, record in _records().items() if not name.startswith(BENCHMARK)}
     rows = "".join(_row(name, record["evaluation"]) for name, record in records.items())
     lines = [
         f"* `{name}`: `{record['command']}`, {_machine(record['environment'])}" for name, record in records.items()
     ]
     head = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
     return HEAD + head + rows + "\n## Commands and machines\n\n" + "\n".join(lines) + "\n"
+
+
+def benchmarks() -> dict[str, dict[str, Any]]:
+    """The records of `stn bench`, by name."""
+    return {name: record for name, record in _records().items() if name.startswith(BENCHMARK)}
+
+
+def benchmarks_page() -> str:
+    """docs/benchmarks.md."""
+    from torch_stn.lab.bench.page import page as render
+
+    return render(benchmarks(), PICTURES.name)
+
+
+def _records() -> dict[str, dict[str, Any]]:
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+
+
+def _write_pages() -> None:
+    from torch_stn.lab.bench.picture import draw
+
+    PAGE.write_text(page(), encoding="utf-8")
+    BENCHMARKS_PAGE.write_text(benchmarks_page(), encoding="utf-8")
+    for name, record in benchmarks().items():
+        (PICTURES / f"{name}.png").write_bytes(draw(record))
+    print(PAGE, BENCHMARKS_PAGE)
 
 
 def _row(name: str, evaluation: dict[str, Any]) -> str:
@@ -98,8 +128,7 @@ def main() -> None:
     if arguments.verb == "keep":
         print(keep(arguments.run, arguments.name, arguments.command))
     else:
-        PAGE.write_text(page(), encoding="utf-8")
-        print(PAGE)
+        _write_pages()
 
 
 if __name__ == "__main__":

@@ -35,6 +35,10 @@ MAY_IMPORT = {
     "compat": f"{FOUNDATION} {SAMPLER} transforms",
     "nn": f"{FOUNDATION} {SAMPLER} sampling.choose.BACKENDS transforms warping compat nn",  # checks the name early
     "lab": f"torch_stn _version {FOUNDATION} {SAMPLER} {REASONS} transforms warping compat nn lab",
+    "lab.bench.cases": "lab.errors",  # pure data
+    "lab.bench.rows": "",
+    "lab.bench.page": "lab.bench.rows",  # these two read records and never measure
+    "lab.bench.picture": "lab.bench.rows",
     "lab.experiments": "lab.config lab.errors",  # data about a claim, no code that runs it
     "lab.report": "_version lab.config lab.errors lab.report",  # it reads files and never trains
 }
@@ -43,6 +47,10 @@ MAY_USE: dict[str, str | None] = {
     "": "torch numpy",  # `pip install torch-stn` brings these two
     "sampling.backends.triton": "torch triton",
     "lab": None,
+    "lab.bench.cases": "",
+    "lab.bench.rows": "",
+    "lab.bench.page": "",
+    "lab.bench.picture": "matplotlib",
     "lab.experiments": "",
     "lab.report": "jinja2 markupsafe matplotlib numpy PIL safetensors",  # no torch: a report can be made anywhere
 }
@@ -50,6 +58,7 @@ MAY_USE: dict[str, str | None] = {
 STARTS_WITHOUT = {
     "": "torch numpy",
     "lab.cli": "torch lightning_fabric matplotlib",  # `stn --help` answers at once
+    "lab.bench.command": "torch lightning_fabric matplotlib",  # a mistake in the words is told at once
     "lab.report": "torch lightning_fabric",
 }
 VAGUE = {"utils", "util", "misc", "common", "helpers", "helper"}

@@ -66,7 +66,7 @@ def test_version() -> None:
     assert stn("--version") == (0, f"{__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "report", "demo", "doctor"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "report", "demo", "bench", "doctor"])
 def test_every_command_is_explained(command: str) -> None:
     code, out, _ = stn("--help")
     assert code == 0

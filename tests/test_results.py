@@ -1,16 +1,39 @@
-"""docs/reproductions.md says what results/ holds, and nothing else."""
+"""docs/reproductions.md and docs/benchmarks.md say what results/ holds, and nothing else."""
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
+
+import pytest
+from PIL import Image
+
+from torch_stn.lab.bench.picture import SOURCE, digest
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_the_page_is_made_from_the_results():
+@pytest.fixture
+def results() -> ModuleType:
     spec = importlib.util.spec_from_file_location("results", ROOT / "scripts" / "results.py")
     assert spec is not None
     assert spec.loader is not None
-    results = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(results)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_made_from_the_results(results: ModuleType) -> None:
     assert list((ROOT / "results").glob("*.json")), "results/ is empty"
     assert results.PAGE.read_text(encoding="utf-8") == results.page(), "run: python scripts/results.py page"
+
+
+def test_the_page_of_benchmarks_is_made_from_the_results(results: ModuleType) -> None:
+    written = results.BENCHMARKS_PAGE.read_text(encoding="utf-8")
+    assert written == results.benchmarks_page(), "run: python scripts/results.py page"
+    for name, record in results.benchmarks().items():
+        with Image.open(results.PICTURES / f"{name}.png") as picture:
+            assert picture.info[SOURCE] == digest(record), f"{name}.png is of another record: see above"
+
+
+def test_a_benchmark_is_no_reproduction(results: ModuleType) -> None:
+    assert results.BENCHMARK not in results.PAGE.read_text(encoding="utf-8")

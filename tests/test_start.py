@@ -40,7 +40,7 @@ def test_neither_help_nor_a_mistyped_word_loads_anything_heavy() -> None:
     program = f"""
 import sys
 from torch_stn.lab.cli import app
-for words in (["--help"], ["--version"], ["train", "--help"], ["report", "--help"], ["demo", "--help"], ["trian"], ["train"]):
+for words in (["--help"], ["--version"], ["train", "--help"], ["report", "--help"], ["demo", "--help"], ["bench", "--help"], ["bench", "--cases", "17x17"], ["trian"], ["train"]):
     try:
         app(words)
     except SystemExit:

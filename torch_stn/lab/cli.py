@@ -163,6 +163,24 @@ def demo(
 
 @app.command()
 @one_line_errors
+def bench(
+    suite: Annotated[str, typer.Option(help="cpu or gpu.")] = "cpu",
+    against: Annotated[str, typer.Option(help="Rivals, separated by commas.")] = "aten,compile,kornia,opencv",
+    cases: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Only cases like this: '*tps*,overhead'.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few rounds: a look, not a measurement.")] = False,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the record.")] = None,
+    picture: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the record, a PNG.")] = None,
+) -> None:
+    """Measure our samplers against others in one run: parity first, then times, memory, errors; losses are told too."""
+    from torch_stn.lab.bench.command import bench as run
+
+    run(suite, against, cases, quick, {"--json": json, "--picture": picture})
+
+
+@app.command()
+@one_line_errors
 def doctor() -> None:
     """Versions, devices, which backend serves what and why not, which data sets are at hand."""
     from torch_stn.lab.doctor import examine
