@@ -1,0 +1,69 @@
+"""Make docs/support.md by doing everything that it says: python scripts/support.py
+
+Its columns are the checks of tests/support.py; tests/test_support.py holds the page to them, cell by cell.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "support.md"
+TICK = "✓"
+HEAD = """# What works with what
+
+Made by `python scripts/support.py`, which does what each cell says; `make test` (and, for compile, export and ONNX,
+`make test-slow`) does it again and compares. A number is a refusal with its reason, given below.
+
+Paddings: reading outside equals reading from a picture padded by numpy. Gradients, double backward: `gradcheck`,
+`gradgradcheck`. jvp: against differences. compile: one graph for batches of 2, 3 and 7. export: any batch. ONNX: opset
+20, any batch, against onnxruntime. Backends: against `reference`, in 1-D, 2-D and 3-D.
+
+"""
+
+
+def table(title: str, rows: list[str], columns: list[str], cell: Callable[[str, str], str | None]) -> str:
+    """A section: a row a kernel, a column a check, then the reasons."""
+    reasons: dict[str, int] = {}
+    lines = [f"## {title}\n", f"| | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    for row in rows:
+        answers = [cell(row, column) for column in columns]
+        marks = [TICK if why is None else str(reasons.setdefault(why, len(reasons) + 1)) for why in answers]
+        lines.append(f"| {row} | {' | '.join(marks)} |")
+    notes = [f"{number}. {reason}" for reason, number in reasons.items()]
+    return "\n".join([*lines, "", *notes]).rstrip() + "\n"
+
+
+def cells(page: str, title: str) -> dict[tuple[str, str], str | None]:
+    """What a page says, read back: None for a tick, else the reason."""
+    section = page.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
+    lines = [[part.strip() for part in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
+    notes = dict(line.split(". ", 1) for line in section.splitlines() if line[:1].isdigit())
+    return {
+        (line[0], column): None if mark == TICK else notes[mark]
+        for line in lines[2:]
+        for column, mark in zip(lines[0][1:], line[1:], strict=True)
+    }
+
+
+def main() -> None:
+    """Run every check and write the page."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    import support  # type: ignore[import-not-found]
+
+    checks = {**support.QUICK, **support.SLOW}
+
+    def cell(row: str, column: str) -> str | None:
+        print(f"{row}: {column}", flush=True)
+        answer: str | None = checks[column](row)
+        return answer
+
+    text = HEAD + table("Interpolations", list(support.ROWS), list(checks), cell)
+    temporary = PAGE.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, PAGE)
+
+
+if __name__ == "__main__":
+    main()
