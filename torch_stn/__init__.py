@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch_stn.nn.stn import SpatialTransformer as SpatialTransformer
     from torch_stn.sampling.interpolation import Interpolation as Interpolation
     from torch_stn.sampling.sample import sample as sample
+    from torch_stn.sampling.splat import count as count
+    from torch_stn.sampling.splat import splat as splat
     from torch_stn.transforms.base import Transform as Transform
     from torch_stn.transforms.basis import Basis as Basis
     from torch_stn.transforms.maps import Map as Map
@@ -46,7 +48,9 @@ _HOMES = {
     "ThinPlateSpline": "torch_stn.transforms.thin_plate",
     "Transform": "torch_stn.transforms.base",
     "Translation": "torch_stn.transforms.matrix",
+    "count": "torch_stn.sampling.splat",
     "sample": "torch_stn.sampling.sample",
+    "splat": "torch_stn.sampling.splat",
     "warp": "torch_stn.warping",
 }
 

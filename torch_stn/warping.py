@@ -88,7 +88,7 @@ def warp(
         >>> warp(image, Affine()(flip)).tolist()
         [[[[1.0, 0.0], [3.0, 2.0]]]]
     """
-    dims = _checks.image(image)
+    dims = _checks.image(image, whole=True)
     if not isinstance(map, Map):
         raise TypeError(f"map: wanted a Map, as a transform returns for theta, got {type(map).__name__}")
     if map.dims != dims:

@@ -6,7 +6,7 @@ from typing import Literal, overload
 from torch import Tensor
 
 from torch_stn import _checks
-from torch_stn.coordinates import UNITS, base_pixels, to_normalized, to_pixel
+from torch_stn.coordinates import in_units
 from torch_stn.sampling.interpolation import Interpolation
 from torch_stn.sampling.read import read, sampling_dtype
 
@@ -89,28 +89,20 @@ def sample(
         >>> sample(image, torch.tensor([[[1.0, 0.0]]]), units="pixel").tolist()
         [[[1.0]]]
     """
-    dims = _checks.image(image)
+    dims = _checks.image(image, whole=True)
     _checks.points(points, dims, image=image)
     _checks.same_device("image", image, "points", points)
-    _checks.one_of("units", units, UNITS)
+    _checks.units(units, points, dims)
     _checks.broadcast_batch("image", image.shape[0], "points", points.shape[0])
     in_size = tuple(image.shape[2:])
-    if units == "displacement" and points.dim() != dims + 2:
-        raise ValueError(f"points: displacements are (N, *out, {dims}), one a pixel, got {_checks.describe(points)}")
 
-    def in_units(wanted: str) -> Tensor:
-        given, have = points.to(sampling_dtype(image)), units
-        if have == "displacement":
-            base = base_pixels(given.shape[1:-1], in_size, align_corners=align_corners, like=given)
-            given, have = given + base, "pixel"
-        if have == wanted:
-            return given
-        convert = to_pixel if wanted == "pixel" else to_normalized
-        return convert(given, in_size, align_corners=align_corners)
+    def points_in(wanted: str) -> Tensor:
+        given = points.to(sampling_dtype(image))
+        return in_units(given, units, wanted, in_size, align_corners=align_corners)
 
     return read(
         image,
-        in_units,
+        points_in,
         "normalized" if units == "normalized" else "pixel",
         out_size=tuple(points.shape[1:-1]) if points.dim() == dims + 2 else None,
         mode=mode,
