@@ -103,6 +103,19 @@ def number(name: str, value: object) -> float:
     return float(value)
 
 
+def classes(labels: Tensor, count: object, fill: object) -> None:
+    """A number of classes that holds every label and the fill; looks at the values where there are any to look at."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"num_classes: wanted a whole number >= 1, got {count!r}")
+    if isinstance(fill, bool) or not isinstance(fill, int) or not 0 <= fill < count:
+        raise ValueError(f"fill: wanted a label in [0, {count}), got {fill!r}")
+    if torch.compiler.is_compiling() or labels.numel() == 0:
+        return
+    low, high = (int(bound) for bound in torch.aminmax(labels.long()))
+    if low < 0 or high >= count:
+        raise ValueError(f"labels: wanted labels in [0, num_classes) = [0, {count}), got {low} to {high}")
+
+
 def fill(value: object, dtype: torch.dtype) -> float:
     """A number; for an image of whole numbers one that its dtype holds, unrounded."""
     if dtype.is_floating_point:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch_stn import _checks
 from torch_stn.coordinates import as_list, to_normalized
 from torch_stn.sampling.choose import BACKENDS, choose
+from torch_stn.sampling.gradients import CoordinateGradient, ExactGradient, as_gradient
 from torch_stn.sampling.interpolation import Interpolation, as_interpolation, name_of
 from torch_stn.sampling.padding import EDGES, as_paddings
 from torch_stn.sampling.prefilter import prefilter
@@ -50,8 +51,9 @@ def read(
     return_mask: bool,
     deterministic: bool,
     backend: str | None,
+    coordinate_gradient: str | CoordinateGradient = "exact",
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """(N, C, *S) in the image's dtype; with ``return_mask`` also the coverage (N, 1, *S), of a whole image in float32."""
+    """(N, C, *S) in the image's dtype; with ``return_mask`` also the coverage (N, 1, *S)."""
     in_size = tuple(image.shape[2:])
     interpolation = as_interpolation(mode).fitted(in_size, out_size)
     problem = problem_of(
@@ -67,12 +69,15 @@ def read(
         deterministic=deterministic,
     )
     pixels = image.to(sampling_dtype(image)) if image.is_floating_point() else image
-    coefficients, filtered, margin = prefilter(pixels, interpolation, problem)
-    values = _served(coefficients, points_in, interpolation, filtered, margin, backend)
-    inside = extended(points_in, in_size, padding_mode, edge)
-    if inside is not None:
-        values = torch.where(inside, values, values.new_full((), problem.fill))
-    values = values.to(image.dtype)
+
+    def at(picture: Tensor, where: PointsIn, problem: Problem) -> Tensor:
+        coefficients, filtered, margin = prefilter(picture, interpolation, problem)
+        values = _served(coefficients, where, interpolation, filtered, margin, backend)
+        inside = extended(where, problem.in_size, padding_mode, edge)
+        return values if inside is None else torch.where(inside, values, values.new_full((), problem.fill))
+
+    slopes = as_gradient(coordinate_gradient) if image.is_floating_point() else ExactGradient()
+    values = slopes.read(at, pixels, points_in, problem).to(image.dtype)
     if not return_mask:
         return values
     dtype = image.dtype if image.is_floating_point() else sampling_dtype(image)
@@ -173,7 +178,9 @@ def _inside(points: Tensor, sizes: list[int | None]) -> Tensor:
     return inside[:, None]
 
 
-def read_batches(image: Tensor, points: Tensor, interpolation: Interpolation, problem: Problem, reader: Reader) -> Tensor:
+def read_batches(
+    image: Tensor, points: Tensor, interpolation: Interpolation, problem: Problem, reader: Reader
+) -> Tensor:
     """(n, C, *in), (m, M, d) -> (max(n, m), C, M); points that are not finite are taken out before the backend sees
     them.
     """
@@ -195,9 +202,7 @@ def read_batches(image: Tensor, points: Tensor, interpolation: Interpolation, pr
         folded = reader(image, points.reshape(1, -1, problem.dims), interpolation, problem)
         values = folded[0].unflatten(1, (m, -1)).transpose(0, 1)
     else:
-        values = reader(image.flatten(0, 1)[None], points, interpolation, problem)[0].unflatten(
-            0, image.shape[:2]
-        )
+        values = reader(image.flatten(0, 1)[None], points, interpolation, problem)[0].unflatten(0, image.shape[:2])
     return values if outside is None else torch.where(outside[:, None], values.new_full((), problem.fill), values)
 
 

@@ -58,7 +58,8 @@ def splat(
     dims = _checks.splatted(values, points)
     in_size = _checks.size(size, dims, None)
     _checks.units(units, points, dims)
-    interpolation = as_interpolation(mode).fitted(in_size, tuple(points.shape[1:-1]) if points.dim() == dims + 2 else None)
+    out_size = tuple(points.shape[1:-1]) if points.dim() == dims + 2 else None
+    interpolation = as_interpolation(mode).fitted(in_size, out_size)
     problem = problem_of(
         values,
         in_size,
@@ -79,7 +80,9 @@ def splat(
     def given(amounts: Tensor) -> Tensor:
         inside = extended(points_in, in_size, padding_mode, edge)
         amounts = amounts.to(sampling_dtype(values))
-        return _given(amounts if inside is None else torch.where(inside, amounts, 0.0), points_in, interpolation, problem, backend)
+        return _given(
+            amounts if inside is None else torch.where(inside, amounts, 0.0), points_in, interpolation, problem, backend
+        )
 
     image = given(values)
     if normalize:

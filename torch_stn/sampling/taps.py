@@ -48,7 +48,7 @@ def axis_of(x: Tensor, axis: int, interpolation: Interpolation, problem: Problem
 
 
 def taps(axes: list[Axis], in_size: tuple[int, ...]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Every tap of every point: its index in the flattened image, its weight and whether it lies inside, each (N, M)."""
+    """Every tap of every point: its index in the flattened image, its weight, whether it lies inside; each (N, M)."""
     for chosen in product(*[range(axis.weight.shape[-1]) for axis in axes]):
         columns = [[part[..., tap] for part in axis] for axis, tap in zip(axes, chosen, strict=True)]
         index, weight, inside = columns[0]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torch_stn.sampling.interpolation import Interpolation
 from torch_stn.sampling.problem import Problem
-from torch_stn.sampling.taps import axes_of, taps
+from torch_stn.sampling.taps import Axis, axes_of, taps
 
 UNITS = "pixel"  # of the points it reads
 # Of these torch can hardly do more than hold them; the bits are the same.
@@ -34,15 +34,21 @@ def sample(
     problem: Problem,
 ) -> Tensor:  # (N, C, M)
     """V_i = sum over taps of U[tap] prod_axes k(x_axis - tap_axis)."""
-    flat_image = image.flatten(2)
-    if not image.is_floating_point():
-        # Chosen, never multiplied: an int64 beyond 2^53 stays what it is.
-        ((index, _, inside),) = taps(axes_of(points, interpolation, problem), problem.in_size)
-        read = _read(flat_image.view(_SIGNED.get(image.dtype, image.dtype)), index).view(image.dtype)
-        return torch.where(inside[:, None], read, flat_image.new_full((), problem.fill))
-    total = points.new_zeros(image.shape[0], image.shape[1], points.shape[1])
-    outside = points.new_zeros(points.shape[:2])
-    for index, weight, inside in taps(axes_of(points, interpolation, problem), problem.in_size):
+    axes = axes_of(points, interpolation, problem)
+    if image.is_floating_point():
+        return weighted(image, axes, problem)
+    # Chosen, never multiplied: an int64 beyond 2^53 stays what it is.
+    ((index, _, inside),) = taps(axes, problem.in_size)
+    read = _read(image.flatten(2).view(_SIGNED.get(image.dtype, image.dtype)), index).view(image.dtype)
+    return torch.where(inside[:, None], read, image.new_full((), problem.fill))
+
+
+def weighted(image: Tensor, axes: list[Axis], problem: Problem) -> Tensor:  # (N, C, M)
+    """The sum over all taps of pixels times weights."""
+    flat_image, like = image.flatten(2), axes[0].weight
+    total = like.new_zeros(image.shape[0], image.shape[1], like.shape[1])
+    outside = like.new_zeros(like.shape[:2])
+    for index, weight, inside in taps(axes, problem.in_size):
         # Selected, not multiplied by 0: an image may hold NaN or inf where a tap only seems to read.
         read = torch.where(inside[:, None], _read(flat_image, index), 0.0)
         total = total + read * weight[:, None]
