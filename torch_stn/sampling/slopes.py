@@ -96,7 +96,7 @@ def _slope(image: Tensor, points: Tensor, interpolation: Interpolation, problem:
     def weights(x: Tensor) -> Tensor:
         return axis_of(x, axis, interpolation, problem).weight
 
-    x = points[..., problem.dims - 1 - axis]
+    x = points[..., problem.dims - 1 - axis].contiguous()  # forward mode wants no shared memory
     _, steepness = torch.func.jvp(weights, (x,), (torch.ones_like(x),))
     sloping = [each._replace(weight=steepness) if i == axis else each for i, each in enumerate(axes)]
     if math.isfinite(problem.fill):
