@@ -76,7 +76,9 @@ def read(
         inside = extended(where, problem.in_size, padding_mode, edge)
         return values if inside is None else torch.where(inside, values, values.new_full((), problem.fill))
 
-    slopes = as_gradient(coordinate_gradient) if image.is_floating_point() else ExactGradient()
+    slopes = as_gradient(coordinate_gradient)
+    if not image.is_floating_point():
+        slopes = ExactGradient()
     values = slopes.read(at, pixels, points_in, problem).to(image.dtype)
     if not return_mask:
         return values

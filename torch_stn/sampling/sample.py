@@ -90,6 +90,7 @@ def sample(
     Source: Jaderberg et al. 2015, equations 3 to 7.
 
     Example:
+        >>> import torch
         >>> image = torch.arange(4.0).reshape(1, 1, 2, 2)
         >>> sample(image, torch.tensor([[[0.0, 0.0]]])).tolist()
         [[[1.5]]]
