@@ -10,8 +10,8 @@ from source_imports import imports, modules
 ROOT = Path(__file__).resolve().parents[1]
 
 FOUNDATION = "_checks coordinates lowered"
-RULES = "sampling.problem sampling.interpolation sampling.padding sampling.antialias"
-SAMPLER = "sampling.sample sampling.interpolation sampling.padding sampling.problem"
+RULES = "sampling.problem sampling.interpolation sampling.padding sampling.prefilter sampling.taps sampling.antialias"
+SAMPLER = "sampling.sample sampling.read sampling.interpolation sampling.padding sampling.problem sampling.gradients"
 REASONS = "sampling.choose.BACKENDS sampling.choose.reasons"  # `stn doctor` tells who serves what
 # Each module and what of the project it may name besides itself and what lies in it; the nearest row upwards holds.
 # What is missing in a row is the rule: transforms and sampling do not know each other, backends do not know each other,
@@ -28,9 +28,16 @@ MAY_IMPORT = {
     "sampling.problem": f"{FOUNDATION} {RULES}",
     "sampling.interpolation": f"{FOUNDATION} {RULES}",
     "sampling.padding": f"{FOUNDATION} {RULES}",
+    "sampling.prefilter": f"{FOUNDATION} {RULES}",
+    "sampling.taps": f"{FOUNDATION} {RULES}",
+    "sampling.gradients": f"{FOUNDATION} {RULES}",
     "sampling.backends": f"{FOUNDATION} {RULES}",
     "sampling.choose": f"{FOUNDATION} {RULES} sampling.backends",
-    "sampling.sample": f"{FOUNDATION} {RULES} sampling.choose",
+    "sampling.read": f"{FOUNDATION} {RULES} sampling.choose sampling.gradients",
+    "sampling.sample": f"{FOUNDATION} {RULES} sampling.read sampling.gradients",
+    "sampling.splat": f"{FOUNDATION} {RULES} sampling.read sampling.choose",
+    "sampling.slopes": f"{FOUNDATION} {RULES} sampling.read sampling.backends.reference",
+    "sampling.labels": f"{FOUNDATION} {RULES} sampling.read sampling.sample",
     "warping": f"{FOUNDATION} {SAMPLER} sampling.choose sampling.antialias transforms",
     "compat": f"{FOUNDATION} {SAMPLER} transforms",
     "nn": f"{FOUNDATION} {SAMPLER} sampling.choose.BACKENDS transforms warping compat nn",  # checks the name early

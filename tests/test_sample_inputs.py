@@ -271,7 +271,7 @@ IMAGE, POINTS = torch.zeros(2, 3, 4, 5), torch.zeros(2, 6, 2)
             r"^points: wanted \(N, ..., 1\) .* for image \(3, 4, 5\) float32",
         ),
         ({"image": torch.zeros(2, 3, 4, 5, 6, 7)}, ValueError, r"^image: wanted"),
-        ({"image": IMAGE.long()}, TypeError, r"^image: wanted a floating-point tensor, got \(2, 3, 4, 5\) int64"),
+        ({"image": IMAGE.long()}, TypeError, r"^mode: wanted .nearest. .* whole numbers, \(2, 3, 4, 5\) int64, got"),
         ({"image": IMAGE.to(torch.complex64)}, TypeError, r"^image: wanted a floating-point tensor, .*complex64"),
         ({"image": torch.zeros(2, 3, 0, 5)}, ValueError, r"^image: .* at least one pixel, got \(2, 3, 0, 5\)"),
         ({"points": None}, TypeError, r"^points: wanted a torch.Tensor, got NoneType"),

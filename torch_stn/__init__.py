@@ -18,8 +18,16 @@ if TYPE_CHECKING:
     from torch_stn.nn.localization import LocalizationConv as LocalizationConv
     from torch_stn.nn.localization import LocalizationFC as LocalizationFC
     from torch_stn.nn.stn import SpatialTransformer as SpatialTransformer
+    from torch_stn.sampling.gradients import CoarseToFineGradient as CoarseToFineGradient
+    from torch_stn.sampling.gradients import CoordinateGradient as CoordinateGradient
+    from torch_stn.sampling.gradients import LinearizedGradient as LinearizedGradient
     from torch_stn.sampling.interpolation import Interpolation as Interpolation
+    from torch_stn.sampling.labels import label_probabilities as label_probabilities
+    from torch_stn.sampling.labels import sample_labels as sample_labels
     from torch_stn.sampling.sample import sample as sample
+    from torch_stn.sampling.slopes import spatial_gradient as spatial_gradient
+    from torch_stn.sampling.splat import count as count
+    from torch_stn.sampling.splat import splat as splat
     from torch_stn.transforms.base import Transform as Transform
     from torch_stn.transforms.basis import Basis as Basis
     from torch_stn.transforms.maps import Map as Map
@@ -36,7 +44,10 @@ _HOMES = {
     "Affine": "torch_stn.transforms.matrix",
     "Attention": "torch_stn.transforms.matrix",
     "Basis": "torch_stn.transforms.basis",
+    "CoarseToFineGradient": "torch_stn.sampling.gradients",
+    "CoordinateGradient": "torch_stn.sampling.gradients",
     "Interpolation": "torch_stn.sampling.interpolation",
+    "LinearizedGradient": "torch_stn.sampling.gradients",
     "LocalizationConv": "torch_stn.nn.localization",
     "LocalizationFC": "torch_stn.nn.localization",
     "Map": "torch_stn.transforms.maps",
@@ -46,7 +57,12 @@ _HOMES = {
     "ThinPlateSpline": "torch_stn.transforms.thin_plate",
     "Transform": "torch_stn.transforms.base",
     "Translation": "torch_stn.transforms.matrix",
+    "count": "torch_stn.sampling.splat",
+    "label_probabilities": "torch_stn.sampling.labels",
     "sample": "torch_stn.sampling.sample",
+    "sample_labels": "torch_stn.sampling.labels",
+    "spatial_gradient": "torch_stn.sampling.slopes",
+    "splat": "torch_stn.sampling.splat",
     "warp": "torch_stn.warping",
 }
 

@@ -6,6 +6,8 @@ from operator import index
 import torch
 from torch import Tensor
 
+from torch_stn.coordinates import UNITS
+
 
 def describe(tensor: Tensor) -> str:
     """Shape and dtype in the words of the messages: ``(2, 3, 8, 8) float32``."""
@@ -25,12 +27,16 @@ def floating(name: str, value: Tensor) -> None:
         raise TypeError(f"{name}: wanted a floating-point tensor, got {describe(value)}")
 
 
-def image(value: object) -> int:
-    """An image batch (N, C, W), (N, C, H, W) or (N, C, D, H, W) without empty space axes; returns 1, 2 or 3."""
+def image(value: object, *, whole: bool = False) -> int:
+    """An image batch (N, C, W), (N, C, H, W) or (N, C, D, H, W) without empty space axes; returns 1, 2 or 3.
+
+    ``whole``: whole numbers and bools will do as well.
+    """
     img = tensor("image", value)
     if img.dim() not in (3, 4, 5):
         raise ValueError(f"image: wanted (N, C, W), (N, C, H, W) or (N, C, D, H, W), got {describe(img)}")
-    floating("image", img)
+    if not whole or img.is_complex() or img.is_quantized:
+        floating("image", img)
     if 0 in img.shape[2:]:
         raise ValueError(f"image: every space axis needs at least one pixel, got {describe(img)}")
     return img.dim() - 2
@@ -45,6 +51,30 @@ def points(value: object, dims: int, name: str = "points", image: Tensor | None 
         raise ValueError(f"{name}: wanted (N, ..., {dims}) with last axis {axes}, got {describe(pts)}{beside}")
     floating(name, pts)
     return pts
+
+
+def splatted(values: object, points: object) -> int:
+    """Values (N, C, *S) for points (N, *S, d), on one device, batches equal or one of them 1; returns d."""
+    given, pts = tensor("values", values), tensor("points", points)
+    dims = pts.shape[-1] if pts.dim() > 1 else 0
+    if dims not in (1, 2, 3):
+        raise ValueError(f"points: wanted (N, ..., d) with last axis (x[, y[, z]]), got {describe(pts)}")
+    floating("points", pts)
+    floating("values", given)
+    if given.dim() < 2 or given.shape[2:] != pts.shape[1:-1]:
+        wanted = str(("N", "C", *pts.shape[1:-1])).replace("'", "")
+        raise ValueError(f"values: wanted {wanted}, one for each point, got {describe(given)}")
+    same_device("values", given, "points", pts)
+    broadcast_batch("values", given.shape[0], "points", pts.shape[0])
+    return dims
+
+
+def units(value: str, points: Tensor, dims: int) -> str:
+    """A unit of coordinates; displacements need points that are one a pixel of an output."""
+    one_of("units", value, UNITS)
+    if value == "displacement" and points.dim() != dims + 2:
+        raise ValueError(f"points: displacements are (N, *out, {dims}), one a pixel, got {describe(points)}")
+    return value
 
 
 def same_device(first: str, a: Tensor, second: str, b: Tensor) -> None:
@@ -71,6 +101,31 @@ def number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: wanted a number, got {value!r}")
     return float(value)
+
+
+def classes(labels: Tensor, count: object, fill: object) -> None:
+    """A number of classes that holds every label and the fill; looks at the values where there are any to look at."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"num_classes: wanted a whole number >= 1, got {count!r}")
+    if isinstance(fill, bool) or not isinstance(fill, int) or not 0 <= fill < count:
+        raise ValueError(f"fill: wanted a label in [0, {count}), got {fill!r}")
+    if torch.compiler.is_compiling() or labels.numel() == 0:
+        return
+    low, high = (int(bound) for bound in torch.aminmax(labels.long()))
+    if low < 0 or high >= count:
+        raise ValueError(f"labels: wanted labels in [0, num_classes) = [0, {count}), got {low} to {high}")
+
+
+def fill(value: object, dtype: torch.dtype) -> float:
+    """A number; for an image of whole numbers one that its dtype holds, unrounded."""
+    if dtype.is_floating_point:
+        return number("fill", value)
+    low, high = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if not whole or not low <= value <= high:  # type: ignore[operator]
+        name = str(dtype).removeprefix("torch.")
+        raise ValueError(f"fill: wanted a whole number that {name} holds, for an image of that dtype, got {value!r}")
+    return int(value)  # type: ignore[call-overload, no-any-return]
 
 
 def size(value: Sequence[int] | None, dims: int, default: Iterable[int] | None) -> tuple[int, ...]:

@@ -122,6 +122,17 @@ def to_normalized(points: Tensor, in_size: Sequence[int], *, align_corners: bool
     return (points - centre) / torch.where(half == 0, torch.ones_like(half), half)
 
 
+def in_units(points: Tensor, have: str, wanted: str, in_size: Sequence[int], *, align_corners: bool) -> Tensor:
+    """Points (N, *S, d) of any of UNITS as "pixel" or "normalized" ones; untouched where they are so already."""
+    if have == "displacement":
+        base = base_pixels(points.shape[1:-1], in_size, align_corners=align_corners, like=points)
+        points, have = points + base, "pixel"
+    if have == wanted:
+        return points
+    convert = to_pixel if wanted == "pixel" else to_normalized
+    return convert(points, in_size, align_corners=align_corners)
+
+
 def _row(numbers: Sequence[float], like: Tensor) -> Tensor:
     """(d,) made on the device itself: a CPU tensor copied there would break the capture of a CUDA graph."""
     return torch.stack([torch.full((), number, dtype=like.dtype, device=like.device) for number in numbers])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torch_stn import _checks, lowered
 from torch_stn.coordinates import base_axis, base_pixel_axis, half_extents
+from torch_stn.sampling.gradients import CoordinateGradient
 from torch_stn.sampling.interpolation import Interpolation
 from torch_stn.sampling.read import read, sampling_dtype
 from torch_stn.transforms.maps import Map
@@ -31,6 +32,7 @@ def warp(
     return_mask: Literal[False] = ...,
     deterministic: bool = ...,
     backend: str | None = ...,
+    coordinate_gradient: str | CoordinateGradient = ...,
 ) -> Tensor: ...
 @overload
 def warp(
@@ -47,6 +49,7 @@ def warp(
     return_mask: Literal[True],
     deterministic: bool = ...,
     backend: str | None = ...,
+    coordinate_gradient: str | CoordinateGradient = ...,
 ) -> tuple[Tensor, Tensor]: ...
 def warp(
     image: Tensor,  # (N, C, W), (N, C, H, W) or (N, C, D, H, W)
@@ -62,6 +65,7 @@ def warp(
     return_mask: bool = False,
     deterministic: bool = True,
     backend: str | None = None,
+    coordinate_gradient: str | CoordinateGradient = "exact",
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Warp the image by a map: V(xy) = U(T_theta(xy)) at every pixel centre xy of an output of ``size``.
 
@@ -88,7 +92,7 @@ def warp(
         >>> warp(image, Affine()(flip)).tolist()
         [[[[1.0, 0.0], [3.0, 2.0]]]]
     """
-    dims = _checks.image(image)
+    dims = _checks.image(image, whole=True)
     if not isinstance(map, Map):
         raise TypeError(f"map: wanted a Map, as a transform returns for theta, got {type(map).__name__}")
     if map.dims != dims:
@@ -126,4 +130,5 @@ def warp(
         return_mask=return_mask,
         deterministic=deterministic,
         backend=backend,
+        coordinate_gradient=coordinate_gradient,
     )

@@ -12,20 +12,20 @@ BACKENDS: dict[str, ModuleType] = {
 }
 
 
-def choose(problem: Problem, backend: str | None = None) -> ModuleType:
-    """The backend asked for by name, or the first that can and does not step back.
+def choose(problem: Problem, backend: str | None = None, does: str = "sample") -> ModuleType:
+    """The backend asked for by name, or the first that can and does not step back; ``does``: "sample" or "splat".
 
     Raises: ValueError with the backend's own reason where it cannot; a backend asked for by name never falls back
     silently.
     """
     if backend is not None:
         module = BACKENDS[_checks.one_of("backend", backend, BACKENDS)]
-        reason = module.why_not(problem)
+        reason = module.why_not(problem) if hasattr(module, does) else f"it has no {does}"
         if reason is not None:
             raise ValueError(f"backend: {backend!r} cannot serve this call: {reason}")
         return module
     for module in BACKENDS.values():
-        if module.why_not(problem) is None and module.not_by_default(problem) is None:
+        if hasattr(module, does) and module.why_not(problem) is None and module.not_by_default(problem) is None:
             return module
     raise AssertionError("the reference backend serves every problem")
 

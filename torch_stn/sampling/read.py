@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch_stn import _checks
 from torch_stn.coordinates import as_list, to_normalized
 from torch_stn.sampling.choose import BACKENDS, choose
+from torch_stn.sampling.gradients import CoordinateGradient, ExactGradient, as_gradient
 from torch_stn.sampling.interpolation import Interpolation, as_interpolation, name_of
 from torch_stn.sampling.padding import EDGES, as_paddings
 from torch_stn.sampling.prefilter import prefilter
@@ -18,6 +18,7 @@ from torch_stn.sampling.problem import Problem
 
 FAR = 1e6  # stands for a coordinate that is not finite: outside every image in either unit, and it fits an int32
 PointsIn = Callable[[str], Tensor]  # "pixel" | "normalized" -> (N, *S, d)
+Reader = Callable[[Tensor, Tensor, Interpolation, Problem], Tensor]  # a backend's `sample`, or one of its form
 
 
 def check_options(
@@ -50,41 +51,93 @@ def read(
     return_mask: bool,
     deterministic: bool,
     backend: str | None,
+    coordinate_gradient: str | CoordinateGradient = "exact",
 ) -> Tensor | tuple[Tensor, Tensor]:
     """(N, C, *S) in the image's dtype; with ``return_mask`` also the coverage (N, 1, *S)."""
     in_size = tuple(image.shape[2:])
     interpolation = as_interpolation(mode).fitted(in_size, out_size)
-    padding = as_paddings(padding_mode, len(in_size))
-    extend = _checks.one_of("edge", edge, EDGES) == "extend"
-    problem = Problem(
-        dims=len(in_size),
-        interpolation=name_of(interpolation),
-        padding=tuple("border" if extend and rule == "zeros" else rule for rule in padding),
-        fill=_checks.number("fill", fill),
-        align_corners=bool(align_corners),
+    problem = problem_of(
+        image,
+        in_size,
+        interpolation,
+        padding_mode=padding_mode,
+        fill=fill,
+        edge=edge,
+        align_corners=align_corners,
         units=units,
-        in_size=in_size,
-        dtype=image.dtype,
-        device=image.device.type,
         image_grad=image.requires_grad,
         deterministic=deterministic,
     )
-    coefficients, filtered, margin = prefilter(image.to(sampling_dtype(image)), interpolation, problem)
-    values = _served(coefficients, points_in, interpolation, filtered, margin, backend)
-    if extend and "zeros" in padding:
-        bounded = [n if rule == "zeros" else None for n, rule in zip(in_size[::-1], padding, strict=True)]
-        inside = _inside(points_in("pixel"), bounded)
-        values = torch.where(inside, values, values.new_full((), problem.fill))
-    values = values.to(image.dtype)
+    pixels = image.to(sampling_dtype(image)) if image.is_floating_point() else image
+
+    def at(picture: Tensor, where: PointsIn, problem: Problem) -> Tensor:
+        coefficients, filtered, margin = prefilter(picture, interpolation, problem)
+        values = _served(coefficients, where, interpolation, filtered, margin, backend)
+        inside = extended(where, problem.in_size, padding_mode, edge)
+        return values if inside is None else torch.where(inside, values, values.new_full((), problem.fill))
+
+    slopes = as_gradient(coordinate_gradient)
+    if not image.is_floating_point():
+        slopes = ExactGradient()
+    values = slopes.read(at, pixels, points_in, problem).to(image.dtype)
     if not return_mask:
         return values
-    if extend:
-        mask = _inside(points_in("pixel"), list(in_size[::-1])).to(image.dtype)
+    dtype = image.dtype if image.is_floating_point() else sampling_dtype(image)
+    if edge == "extend":
+        mask = _inside(points_in("pixel"), list(in_size[::-1]))
     else:
-        covered = replace(problem, padding=("zeros",) * problem.dims, fill=0.0, image_grad=False)
+        covered = replace(problem, padding=("zeros",) * problem.dims, fill=0.0, image_grad=False, dtype=dtype)
         ones = torch.ones(1, 1, *in_size, dtype=sampling_dtype(image), device=image.device)
-        mask = _served(ones, points_in, interpolation, covered, None, None).clamp(0, 1).to(image.dtype)
-    return values, mask.expand(values.shape[0], *[-1] * (mask.dim() - 1))
+        mask = _served(ones, points_in, interpolation, covered, None, None).clamp(0, 1)
+    return values, mask.to(dtype).expand(values.shape[0], *[-1] * (mask.dim() - 1))
+
+
+def problem_of(
+    tensor: Tensor,  # whose dtype and device count: the image, or what is splatted
+    in_size: tuple[int, ...],
+    interpolation: Interpolation,
+    *,
+    padding_mode: str | Sequence[str],
+    fill: float,
+    edge: str,
+    align_corners: bool,
+    units: str,
+    image_grad: bool,
+    deterministic: bool,
+) -> Problem:
+    """The record that backends are asked with; checked. "zeros" that `extended` cuts off are a "border" to them."""
+    padding = as_paddings(padding_mode, len(in_size))
+    extend = _checks.one_of("edge", edge, EDGES) == "extend"
+    name = name_of(interpolation)
+    if not tensor.is_floating_point() and name != "nearest":
+        raise TypeError(
+            f'mode: wanted "nearest" for an image of whole numbers, {_checks.describe(tensor)}, got {name!r}; '
+            "for others give image.float(), or see sample_labels"
+        )
+    return Problem(
+        dims=len(in_size),
+        interpolation=name,
+        padding=tuple("border" if extend and rule == "zeros" else rule for rule in padding),
+        fill=_checks.fill(fill, tensor.dtype),
+        align_corners=bool(align_corners),
+        units=units,
+        in_size=in_size,
+        dtype=tensor.dtype,
+        device=tensor.device.type,
+        image_grad=image_grad,
+        deterministic=deterministic,
+    )
+
+
+def extended(
+    points_in: PointsIn, in_size: tuple[int, ...], padding_mode: str | Sequence[str], edge: str
+) -> Tensor | None:
+    """Which points lie on the image, (N, 1, *S), where edge="extend" has the others read the fill alone; else None."""
+    padding = as_paddings(padding_mode, len(in_size))
+    if edge != "extend" or "zeros" not in padding:
+        return None
+    pairs = zip(in_size[::-1], padding, strict=True)
+    return _inside(points_in("pixel"), [n if rule == "zeros" else None for n, rule in pairs])
 
 
 def _served(
@@ -97,20 +150,25 @@ def _served(
 ) -> Tensor:  # (N, C, *S)
     """The chosen backend's values."""
     chosen = choose(problem, backend)
-    if margin is None:
-        points = points_in(chosen.UNITS)
-    else:
-        points = points_in("pixel") + margin
-        if chosen.UNITS == "normalized":
-            points = to_normalized(points, problem.in_size, align_corners=problem.align_corners)
+    points = shifted(points_in, chosen.UNITS, problem, margin)
     try:
-        values = _read(image, as_list(points), interpolation, problem, chosen)
+        values = read_batches(image, as_list(points), interpolation, problem, chosen.sample)
     except NotImplementedError:
         # torch's word for "no forward derivative", said before anything is computed; plain PyTorch has them all.
         if backend is not None or chosen is BACKENDS["reference"]:
             raise
         return _served(image, points_in, interpolation, problem, margin, "reference")
     return values.reshape(*values.shape[:2], *points.shape[1:-1])
+
+
+def shifted(points_in: PointsIn, units: str, problem: Problem, margin: Tensor | None) -> Tensor:
+    """The points in a backend's units, on the image that the prefilter made."""
+    if margin is None:
+        return points_in(units)
+    points = points_in("pixel") + margin
+    if units == "pixel":
+        return points
+    return to_normalized(points, problem.in_size, align_corners=problem.align_corners)
 
 
 def _inside(points: Tensor, sizes: list[int | None]) -> Tensor:
@@ -122,7 +180,9 @@ def _inside(points: Tensor, sizes: list[int | None]) -> Tensor:
     return inside[:, None]
 
 
-def _read(image: Tensor, points: Tensor, interpolation: Interpolation, problem: Problem, backend: ModuleType) -> Tensor:
+def read_batches(
+    image: Tensor, points: Tensor, interpolation: Interpolation, problem: Problem, reader: Reader
+) -> Tensor:
     """(n, C, *in), (m, M, d) -> (max(n, m), C, M); points that are not finite are taken out before the backend sees
     them.
     """
@@ -132,25 +192,23 @@ def _read(image: Tensor, points: Tensor, interpolation: Interpolation, problem: 
         nothing = image.flatten()[:0].sum() + points.flatten()[:0].sum()
         return nothing.expand(0 if 0 in (n, m) else max(n, m), image.shape[1], points.shape[1])
     outside = None
-    if not _surely_finite(points):
+    if not surely_finite(points):
         if problem.fill != 0.0 or set(problem.padding) != {"zeros"}:
             outside = ~torch.isfinite(points).all(dim=-1)
         # Far outside: under zero padding that alone gives the value 0 and the gradient 0.
         points = points.nan_to_num(nan=FAR, posinf=FAR, neginf=-FAR)
     # A shared image, or shared points, take the other side's batch into their own axis: no copy of either.
     if n == m:
-        values = backend.sample(image, points, interpolation, problem)
+        values = reader(image, points, interpolation, problem)
     elif n == 1:
-        folded = backend.sample(image, points.reshape(1, -1, problem.dims), interpolation, problem)
+        folded = reader(image, points.reshape(1, -1, problem.dims), interpolation, problem)
         values = folded[0].unflatten(1, (m, -1)).transpose(0, 1)
     else:
-        values = backend.sample(image.flatten(0, 1)[None], points, interpolation, problem)[0].unflatten(
-            0, image.shape[:2]
-        )
+        values = reader(image.flatten(0, 1)[None], points, interpolation, problem)[0].unflatten(0, image.shape[:2])
     return values if outside is None else torch.where(outside[:, None], values.new_full((), problem.fill), values)
 
 
-def _surely_finite(points: Tensor) -> bool:
+def surely_finite(points: Tensor) -> bool:
     """Whether a look at the values is cheap and shows that no point is NaN or infinite: saves two passes on a CPU.
 
     A GPU would have to be waited for, and a compiled graph or a vmap has no values to look at.

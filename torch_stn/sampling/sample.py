@@ -6,7 +6,8 @@ from typing import Literal, overload
 from torch import Tensor
 
 from torch_stn import _checks
-from torch_stn.coordinates import UNITS, base_pixels, to_normalized, to_pixel
+from torch_stn.coordinates import in_units
+from torch_stn.sampling.gradients import CoordinateGradient
 from torch_stn.sampling.interpolation import Interpolation
 from torch_stn.sampling.read import read, sampling_dtype
 
@@ -25,6 +26,7 @@ def sample(
     return_mask: Literal[False] = ...,
     deterministic: bool = ...,
     backend: str | None = ...,
+    coordinate_gradient: str | CoordinateGradient = ...,
 ) -> Tensor: ...
 @overload
 def sample(
@@ -40,6 +42,7 @@ def sample(
     return_mask: Literal[True],
     deterministic: bool = ...,
     backend: str | None = ...,
+    coordinate_gradient: str | CoordinateGradient = ...,
 ) -> tuple[Tensor, Tensor]: ...
 def sample(
     image: Tensor,  # (N, C, W), (N, C, H, W) or (N, C, D, H, W)
@@ -54,12 +57,14 @@ def sample(
     return_mask: bool = False,
     deterministic: bool = True,
     backend: str | None = None,
+    coordinate_gradient: str | CoordinateGradient = "exact",
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Read the image at any points: V = sum_n sum_m U_nm k(x - m; Phi_x) k(y - n; Phi_y).
 
     Convention: a batch of one serves any batch, on either side, without copies. Coordinates and sums are float32 for
-    half and single precision images and float64 for float64; the result has the image's dtype. A point with a NaN or
-    infinite coordinate reads ``fill``, has zero gradient and a mask of 0.
+    half and single precision images and float64 for float64; the result has the image's dtype. An image of whole
+    numbers (labels, indices, bools) is read under "nearest" alone, unrounded, at float32 coordinates. A point with a
+    NaN or infinite coordinate reads ``fill``, has zero gradient and a mask of 0.
 
     Args:
         mode: a name of torch_stn.sampling.interpolation (its list of kernels: "nearest", "bilinear", "bicubic",
@@ -76,6 +81,8 @@ def sample(
         return_mask: also return the share of the kernel that fell inside the image, (N, 1, *S) in [0, 1].
         deterministic: same inputs, same bits, gradients too.
         backend: None chooses; a name takes that one or raises with its reason.
+        coordinate_gradient: "exact", or one that sees farther, with the same values and image gradients:
+            "linearized", "coarse-to-fine", or a CoordinateGradient such as ``LinearizedGradient(radius=3)``.
     Returns: (N, C, *S), a new tensor; with ``return_mask`` also the mask.
     Gradients: to image, points and the parameters of ``mode``; at integer coordinates the right-hand slope, as
     F.grid_sample.
@@ -83,34 +90,27 @@ def sample(
     Source: Jaderberg et al. 2015, equations 3 to 7.
 
     Example:
+        >>> import torch
         >>> image = torch.arange(4.0).reshape(1, 1, 2, 2)
         >>> sample(image, torch.tensor([[[0.0, 0.0]]])).tolist()
         [[[1.5]]]
         >>> sample(image, torch.tensor([[[1.0, 0.0]]]), units="pixel").tolist()
         [[[1.0]]]
     """
-    dims = _checks.image(image)
+    dims = _checks.image(image, whole=True)
     _checks.points(points, dims, image=image)
     _checks.same_device("image", image, "points", points)
-    _checks.one_of("units", units, UNITS)
+    _checks.units(units, points, dims)
     _checks.broadcast_batch("image", image.shape[0], "points", points.shape[0])
     in_size = tuple(image.shape[2:])
-    if units == "displacement" and points.dim() != dims + 2:
-        raise ValueError(f"points: displacements are (N, *out, {dims}), one a pixel, got {_checks.describe(points)}")
 
-    def in_units(wanted: str) -> Tensor:
-        given, have = points.to(sampling_dtype(image)), units
-        if have == "displacement":
-            base = base_pixels(given.shape[1:-1], in_size, align_corners=align_corners, like=given)
-            given, have = given + base, "pixel"
-        if have == wanted:
-            return given
-        convert = to_pixel if wanted == "pixel" else to_normalized
-        return convert(given, in_size, align_corners=align_corners)
+    def points_in(wanted: str) -> Tensor:
+        given = points.to(sampling_dtype(image))
+        return in_units(given, units, wanted, in_size, align_corners=align_corners)
 
     return read(
         image,
-        in_units,
+        points_in,
         "normalized" if units == "normalized" else "pixel",
         out_size=tuple(points.shape[1:-1]) if points.dim() == dims + 2 else None,
         mode=mode,
@@ -121,4 +121,5 @@ def sample(
         return_mask=return_mask,
         deterministic=deterministic,
         backend=backend,
+        coordinate_gradient=coordinate_gradient,
     )

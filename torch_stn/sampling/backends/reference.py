@@ -4,17 +4,17 @@ Written to be read beside the paper's equations, not to be fast.
 """
 
 import math
-from itertools import product
 
 import torch
 from torch import Tensor
 
 from torch_stn.sampling.interpolation import Interpolation
-from torch_stn.sampling.padding import PADDINGS
 from torch_stn.sampling.problem import Problem
+from torch_stn.sampling.taps import Axis, axes_of, taps
 
 UNITS = "pixel"  # of the points it reads
-FAR = 2.0**30  # beyond every image, and still a whole number that fits an index
+# Of these torch can hardly do more than hold them; the bits are the same.
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
 def why_not(problem: Problem) -> str | None:
@@ -28,28 +28,27 @@ def not_by_default(problem: Problem) -> str | None:
 
 
 def sample(
-    image: Tensor,  # (N, C, *in), float32 or float64
-    points: Tensor,  # (N, M, d), same dtype, finite, in UNITS
+    image: Tensor,  # (N, C, *in), float32, float64 or, under "nearest", whole numbers
+    points: Tensor,  # (N, M, d), float32 or float64, finite, in UNITS
     interpolation: Interpolation,
     problem: Problem,
 ) -> Tensor:  # (N, C, M)
     """V_i = sum over taps of U[tap] prod_axes k(x_axis - tap_axis)."""
-    in_size, dims = problem.in_size, problem.dims
-    kernels = [interpolation.along(dims - 1 - axis) for axis in range(dims)]
-    axes = [_axis(points, axis, kernel, problem) for axis, kernel in enumerate(kernels)]
+    axes = axes_of(points, interpolation, problem)
+    if image.is_floating_point():
+        return weighted(image, axes, problem)
+    # Chosen, never multiplied: an int64 beyond 2^53 stays what it is.
+    ((index, _, inside),) = taps(axes, problem.in_size)
+    read = _read(image.flatten(2).view(_SIGNED.get(image.dtype, image.dtype)), index).view(image.dtype)
+    return torch.where(inside[:, None], read, image.new_full((), problem.fill))
 
-    flat_image = image.flatten(2)
-    total = points.new_zeros(image.shape[0], image.shape[1], points.shape[1])
-    outside = points.new_zeros(points.shape[:2])
-    for taps in product(*[range(kernel.support) for kernel in kernels]):
-        index = torch.zeros_like(axes[0][0][..., 0])
-        weight = torch.ones_like(outside)
-        inside = torch.ones_like(outside, dtype=torch.bool)
-        for axis, tap in enumerate(taps):
-            indices, weights, insides = axes[axis]
-            index = index * in_size[axis] + indices[..., tap]
-            weight = weight * weights[..., tap]
-            inside = inside & insides[..., tap]
+
+def weighted(image: Tensor, axes: list[Axis], problem: Problem) -> Tensor:  # (N, C, M)
+    """The sum over all taps of pixels times weights."""
+    flat_image, like = image.flatten(2), axes[0].weight
+    total = like.new_zeros(image.shape[0], image.shape[1], like.shape[1])
+    outside = like.new_zeros(like.shape[:2])
+    for index, weight, inside in taps(axes, problem.in_size):
         # Selected, not multiplied by 0: an image may hold NaN or inf where a tap only seems to read.
         read = torch.where(inside[:, None], _read(flat_image, index), 0.0)
         total = total + read * weight[:, None]
@@ -59,25 +58,18 @@ def sample(
     return total + problem.fill * outside[:, None] if problem.fill != 0.0 else total
 
 
-def _axis(points: Tensor, axis: int, interpolation: Interpolation, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
-    """Along one axis of the image: tap indices in [0, n), their weights, and whether the tap lies in the image; each
-    (N, M, support).
-    """
-    coordinate = problem.dims - 1 - axis  # points are (x, y[, z]), the image's axes ([D,] H, W)
-    x, n = points[..., coordinate], problem.in_size[axis]
-    support, rule = interpolation.support, PADDINGS[problem.padding[coordinate]]
-    if rule is not None and problem.interpolation in ("nearest", "bilinear"):
-        # The coordinate is brought inside, not each tap: the same values, and the slopes of F.grid_sample.
-        x = rule(x, n, problem.align_corners)
-    x = x.clamp(-FAR, FAR)
-    centre = (x.detach().floor() if support % 2 == 0 else x.detach().round()).to(x.dtype)
-    weights = interpolation.weights(x - centre)
-    first = centre + interpolation.first_tap()
-    taps = first[..., None] + torch.arange(support, dtype=x.dtype, device=x.device)
-    if rule is not None:
-        taps = rule(taps, n, problem.align_corners)
-    inside = (taps >= 0) & (taps <= n - 1)
-    return taps.clamp(0, n - 1).round().long(), weights, inside
+def splat(
+    values: Tensor,  # (N, C, M), float32 or float64
+    points: Tensor,  # (N, M, d), same dtype, finite, in UNITS
+    interpolation: Interpolation,
+    problem: Problem,
+) -> Tensor:  # (N, C, *in)
+    """The adjoint of `sample`: U[tap] = sum over points of V_i prod_axes k(x_axis - tap_axis)."""
+    flat_image = values.new_zeros(values.shape[0], values.shape[1], math.prod(problem.in_size))
+    for index, weight, inside in taps(axes_of(points, interpolation, problem), problem.in_size):
+        given = torch.where(inside[:, None], values * weight[:, None], 0.0)
+        flat_image = _give(flat_image, index, given, problem.deterministic)
+    return flat_image.unflatten(2, problem.in_size)
 
 
 def _read(flat_image: Tensor, index: Tensor) -> Tensor:
@@ -88,3 +80,11 @@ def _read(flat_image: Tensor, index: Tensor) -> Tensor:
         batch = torch.arange(len(flat_image), device=index.device)[:, None]
         return flat_image[batch, :, index].mT
     return flat_image.gather(2, index[:, None].expand(-1, flat_image.shape[1], -1))
+
+
+def _give(flat_image: Tensor, index: Tensor, given: Tensor, deterministic: bool) -> Tensor:
+    """U with (N, C, M) added at flat indices (N, M); in the same order every time, as `_read`'s gradient."""
+    if flat_image.is_cuda and deterministic:
+        batch = torch.arange(len(flat_image), device=index.device)[:, None]
+        return flat_image.mT.index_put((batch, index), given.mT, accumulate=True).mT
+    return flat_image.scatter_add(2, index[:, None].expand(-1, flat_image.shape[1], -1), given)
