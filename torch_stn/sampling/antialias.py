@@ -142,14 +142,16 @@ def antialiased(
     return_mask: bool,
     read_image: ReadImage,
     read_pyramid: ReadPyramid,
-) -> tuple[Tensor, Tensor | None]:
-    """The mean of the image over every pixel's footprint, (N, C, *out), and that of the mask."""
+) -> tuple[Tensor, Tensor | None] | None:
+    """The mean of the image over every pixel's footprint, (N, C, *out), and that of the mask; None: read it plainly."""
     in_size = image.shape[2:]
     if image.numel() == 0 or points.numel() == 0:
-        return read_image(points)
+        return None
     foot = footprint(columns, in_size, most)
     counts, levels = _extent(foot, in_size, most)
     if levels == (0, 0):
+        if max(counts) == 1:
+            return None
         values, mask = None, None
         for where, weights in _rows(points, foot, counts):
             read, seen = read_image(where)
