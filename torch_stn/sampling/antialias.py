@@ -13,15 +13,14 @@ A level smooths by itself, so the probes lie closer by just that: mean and covar
 the parallelogram. docs/antialiasing.md has the measurements that the constants below come from.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import torch
 from torch import Tensor
 
-from torch_stn.sampling.padding import PADDINGS, PaddingRule
-from torch_stn.sampling.pyramid import Pyramid, top_level
+from torch_stn.sampling.pyramid import top_level
 
 MOST = {1: 8, 2: 8, 3: 3}  # probes along one output axis, by dims, unless asked for otherwise
 PLAIN = 1.001  # a column up to this long magnifies: one probe, plain bilinear; the excess covers rounding
@@ -33,9 +32,6 @@ TWO = 2.1  # cells that two probes cover
 APART = 1.55  # cells that each of three probes or more covers
 LEAST = 1e-2  # cells: probes nearer than this are one
 FAR = 1e6  # pixels: a longer column is as good as endless, and its powers still fit a float32
-
-ReadImage = Callable[[Tensor], tuple[Tensor, Tensor | None]]  # pixel points (N, *S, d) -> (N, C, *S), mask (N, 1, *S)
-ReadPyramid = Callable[[Tensor, Tensor], Tensor]  # a pyramid (N, C, *size), pixel points (N, *S, d) -> (N, C, *S)
 
 
 @dataclass(frozen=True)
@@ -129,75 +125,36 @@ def _thickness(columns: Tensor, squares: Tensor) -> Tensor:
     return d * volume.square() / cofactors.clamp(min=1e-30)
 
 
-def antialiased(
-    image: Tensor,  # (N, C, *in)
-    points: Tensor,  # (N, *out, d), pixels, in the dtype of the image
-    columns: Tensor,  # (N, *out or 1s, d, d)
-    *,
-    most: int,
-    padding: Sequence[str],  # one name of PADDINGS per axis, x, y[, z]
-    fill: float,
-    extend: bool,
-    align_corners: bool,
-    return_mask: bool,
-    read_image: ReadImage,
-    read_pyramid: ReadPyramid,
-) -> tuple[Tensor, Tensor | None] | None:
-    """The mean of the image over every pixel's footprint, (N, C, *out), and that of the mask; None: read it plainly."""
-    in_size = image.shape[2:]
-    if image.numel() == 0 or points.numel() == 0:
-        return None
-    foot = footprint(columns, in_size, most)
-    counts, levels = _extent(foot, in_size, most)
-    if levels == (0, 0):
-        if max(counts) == 1:
-            return None
-        values, mask = None, None
-        for where, weights in _rows(points, foot, counts):
-            read, seen = read_image(where)
-            values = _add(values, read, weights)
-            mask = _add(mask, seen, weights) if return_mask else None
-        return values, mask
-    finite = torch.isfinite(points).all(dim=-1)
-    points = torch.where(finite[..., None], points, torch.zeros_like(points))
-    rules = [PADDINGS[name] for name in padding]
+@dataclass(frozen=True)
+class Extent:
+    """What the pixels of an output ask for, all together."""
 
-    def mean(picture: Tensor, rules: Sequence[PaddingRule | None]) -> Tensor:
-        """Of a picture whose outside is 0 where there is no rule."""
-        pyramid = Pyramid(picture, levels, rules, extend=extend, align_corners=align_corners)
-        values = None
-        for where, weights in _rows(points, foot, counts):
-            read = read_pyramid(pyramid.cells, pyramid.positions(where, foot.level[:, None]))
-            values = _add(values, read, weights * pyramid.inside(where))
-        return torch.where(finite[:, None], values, torch.zeros_like(values))
+    counts: list[int]  # probes along x, y[, z]
+    levels: tuple[int, int]  # first and last
+    alike: bool  # every pixel asks for these counts and for the one level
 
-    values, ones, mask = mean(image, rules), torch.ones_like(image[:1, :1]), None
-    if fill != 0.0:
-        outside = 1 - mean(ones, rules).clamp(0, 1)
-        marked = torch.where(outside > 1e-6, fill, values)  # 0 * NaN would reach every point
-        values = values + fill * outside if abs(fill) < float("inf") else marked
-    if return_mask:
-        mask = mean(ones, [None] * len(rules)).clamp(0, 1)
-    return values, mask
+    @property
+    def plain(self) -> bool:
+        """Whether every pixel reads the image itself, once."""
+        return self.levels == (0, 0) and max(self.counts) == 1
 
 
-def _extent(foot: Footprint, in_size: Sequence[int], most: int) -> tuple[list[int], tuple[int, int]]:
-    """How many probes along each output axis and which levels the pixels ask for: the most there can be, where a look
-    at the values is not to be had (a compiled graph, a vmap, a CUDA graph). What is read beyond need counts for nothing.
+def extent(foot: Footprint, in_size: Sequence[int], most: int) -> Extent:
+    """A look at the values; where there are none to look at (a compiled graph, a vmap, the capture of a CUDA graph),
+    the most there can be. What is read beyond need counts for nothing.
     """
-    d, top = len(in_size), top_level(in_size)
-    everything = [most] * d, (0, top)
+    everything = Extent([most] * len(in_size), (0, top_level(in_size)), alike=False)
     if torch.compiler.is_compiling() or (foot.level.is_cuda and torch.cuda.is_current_stream_capturing()):
         return everything
+    needs = torch.cat([foot.counts, foot.level[..., None]], dim=-1).flatten(0, -2)
     try:
-        needs = [*foot.counts.flatten(0, -2).amax(dim=0), foot.level.amin(), foot.level.amax()]
-        *counts, first, last = (int(n) for n in torch.stack(needs).tolist())
+        low, high = torch.stack([needs.amin(dim=0), needs.amax(dim=0)]).int().tolist()
     except RuntimeError:
         return everything
-    return counts, (first, last)
+    return Extent(high[:-1], (low[-1], high[-1]), alike=low == high)
 
 
-def _rows(points: Tensor, foot: Footprint, counts: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+def rows(points: Tensor, foot: Footprint, counts: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
     """The probes, a row at a time: where they read, (N, R, *out, d), and what they count for, (N, R, *out or 1s)."""
     for first in range(counts[0]):
         offsets, weights = [], []
@@ -214,9 +171,13 @@ def _rows(points: Tensor, foot: Footprint, counts: Sequence[int]) -> Iterator[tu
         yield points[:, None] + torch.stack(offsets, dim=1), torch.stack(weights, dim=1)
 
 
-def _add(total: Tensor | None, read: Tensor, weights: Tensor) -> Tensor:
-    """total + the weighted sum of a row of probes: (N, C, R, *out), (N, R, *out or 1s) -> (N, C, *out)."""
-    row = read[:, :, 0] * weights[:, None, 0]
-    for i in range(1, read.shape[2]):
-        row = torch.addcmul(row, read[:, :, i], weights[:, None, i])
-    return row if total is None else total + row
+def offset(steps: Tensor, counts: Sequence[int], place: Sequence[int]) -> Tensor | None:
+    """How far the probe at a place lies from the centre, (N, *out or 1s, d), where all pixels are alike; None: it is
+    the centre.
+    """
+    total = None
+    for j, (m, count) in enumerate(zip(place, counts, strict=True)):
+        if 2 * m != count - 1:
+            along = (m - (count - 1) / 2) * steps[..., j, :]
+            total = along if total is None else total + along
+    return total

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from torch_stn.sampling.padding import PaddingRule, border
 
+FRAMED = (None, border)  # rules for which the frame holds all there is beyond the image
 Rules = Sequence[PaddingRule | None]  # of x, y[, z]; None: zeros beyond the image
 
 
@@ -55,13 +56,29 @@ class Pyramid:
         """Where pixel points (N, *S, d) lie in the picture of cells, each on its level (N, *S or 1s): (N, *S, d)."""
         width, moved = torch.exp2(level), []
         for x, n, rule in zip(points.unbind(dim=-1), self.sizes, self.rules, strict=True):
-            inside = x if rule is None else rule(x, n, self.align_corners)
+            inside = x if rule in FRAMED else rule(x, n, self.align_corners)
             count = (n / width).ceil()
             cell = (inside + 0.5) / width - 0.5
-            # The frame holds all there is to read beyond the level.
             moved.append(torch.minimum(cell.clamp(min=-1), count) + 1)
         moved[-1] = moved[-1] + self._starts(level)
         return torch.stack(torch.broadcast_tensors(*moved), dim=1).movedim(1, -1)
+
+    def places(self, units: str) -> tuple[list[float], list[float], list[float]]:
+        """For one level and rules in FRAMED: factor and summand, along x, y[, z], that take points of the image to
+        points of ``cells`` in the same units, there with align_corners=False; and how far a pixel of the image goes.
+        """
+        width, factors, summands, pixels = 2.0**self.first, [], [], []
+        for n, total in zip(self.sizes, self.cells.shape[:1:-1], strict=True):
+            factor, summand = 1 / width, 0.5 / width + 0.5
+            pixel = factor
+            if units == "normalized":
+                summand += factor * (n - 1) / 2
+                factor *= (n - 1) / 2 if self.align_corners else n / 2
+                factor, summand, pixel = 2 * factor / total, (2 * summand + 1) / total - 1, 2 * pixel / total
+            factors.append(factor)
+            summands.append(summand)
+            pixels.append(pixel)
+        return factors, summands, pixels
 
     def inside(self, points: Tensor) -> Tensor | float:
         """1 where pixel points count, 0 where they lie beyond an axis that ends, (N, *S)."""
