@@ -10,7 +10,7 @@ from source_imports import imports, modules
 ROOT = Path(__file__).resolve().parents[1]
 
 FOUNDATION = "_checks coordinates lowered"
-RULES = "sampling.problem sampling.interpolation sampling.padding sampling.antialias"
+RULES = "sampling.problem sampling.interpolation sampling.padding sampling.antialias sampling.pyramid"
 SAMPLER = "sampling.sample sampling.interpolation sampling.padding sampling.problem"
 REASONS = "sampling.choose.BACKENDS sampling.choose.reasons"  # `stn doctor` tells who serves what
 # Each module and what of the project it may name besides itself and what lies in it; the nearest row upwards holds.
@@ -28,10 +28,13 @@ MAY_IMPORT = {
     "sampling.problem": f"{FOUNDATION} {RULES}",
     "sampling.interpolation": f"{FOUNDATION} {RULES}",
     "sampling.padding": f"{FOUNDATION} {RULES}",
+    "sampling.antialias": f"{FOUNDATION} {RULES}",
+    "sampling.pyramid": f"{FOUNDATION} {RULES}",
     "sampling.backends": f"{FOUNDATION} {RULES}",
     "sampling.choose": f"{FOUNDATION} {RULES} sampling.backends",
-    "sampling.sample": f"{FOUNDATION} {RULES} sampling.choose",
-    "warping": f"{FOUNDATION} {SAMPLER} sampling.choose sampling.antialias transforms",
+    "sampling.footprints": f"{FOUNDATION} {RULES} sampling.read",
+    "sampling.sample": f"{FOUNDATION} {RULES} sampling.choose sampling.footprints",
+    "warping": f"{FOUNDATION} {SAMPLER} sampling.choose sampling.antialias sampling.footprints transforms",
     "compat": f"{FOUNDATION} {SAMPLER} transforms",
     "nn": f"{FOUNDATION} {SAMPLER} sampling.choose.BACKENDS transforms warping compat nn",  # checks the name early
     "lab": f"torch_stn _version {FOUNDATION} {SAMPLER} {REASONS} transforms warping compat nn lab",

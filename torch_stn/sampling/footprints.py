@@ -40,7 +40,8 @@ def read_footprints(
     units: str,
     *,
     antialias: bool | int,
-    jacobian: Tensor | None,  # (N, *out or 1s, d, d), [..., j, i]: pixels along i per output pixel j; None: of the points
+    jacobian: Tensor
+    | None,  # (N, *out or 1s, d, d), [..., j, i]: pixels along i per output pixel j; None: of the points
     out_size: Sequence[int] | None,
     mode: str | Interpolation,
     padding_mode: str | Sequence[str],
@@ -159,7 +160,7 @@ def _mean_of_alike(call: _Call, read: Read, pyramid: Pyramid | None) -> Tensor:
 
 
 class _Once:
-    """A function of the units, called once for each. (functools.cache would be ignored by torch.compile, with a warning.)"""
+    """A function of the units, called once for each; torch.compile ignores functools.cache, with a warning."""
 
     def __init__(self, function: Callable[[str], Any]) -> None:
         self.function, self.found = function, {}

@@ -98,7 +98,7 @@ class Pyramid:
 
 
 def reduced(image: Tensor, factor: int, rules: Rules, align_corners: bool) -> Tensor:
-    """Means of cells of ``factor`` pixels a side; the last cell may reach beyond the image: (N, C, *in) -> (N, C, *cells)."""
+    """Means of cells of ``factor`` pixels a side, (N, C, *cells); the last ones may reach beyond the image."""
     d = image.dim() - 2
     for axis, rule in zip(range(2, 2 + d), reversed(rules), strict=True):
         image = _sums(image, axis, factor, rule, align_corners)
