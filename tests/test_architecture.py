@@ -10,7 +10,10 @@ from source_imports import imports, modules
 ROOT = Path(__file__).resolve().parents[1]
 
 FOUNDATION = "_checks coordinates lowered"
-RULES = "sampling.problem sampling.interpolation sampling.padding sampling.prefilter sampling.taps sampling.antialias"
+RULES = (
+    "sampling.problem sampling.interpolation sampling.padding sampling.prefilter sampling.taps sampling.antialias "
+    "sampling.pyramid"
+)
 SAMPLER = "sampling.sample sampling.read sampling.interpolation sampling.padding sampling.problem sampling.gradients"
 REASONS = "sampling.choose.BACKENDS sampling.choose.reasons"  # `stn doctor` tells who serves what
 # Each module and what of the project it may name besides itself and what lies in it; the nearest row upwards holds.
@@ -31,14 +34,17 @@ MAY_IMPORT = {
     "sampling.prefilter": f"{FOUNDATION} {RULES}",
     "sampling.taps": f"{FOUNDATION} {RULES}",
     "sampling.gradients": f"{FOUNDATION} {RULES}",
+    "sampling.antialias": f"{FOUNDATION} {RULES}",
+    "sampling.pyramid": f"{FOUNDATION} {RULES}",
     "sampling.backends": f"{FOUNDATION} {RULES}",
     "sampling.choose": f"{FOUNDATION} {RULES} sampling.backends",
     "sampling.read": f"{FOUNDATION} {RULES} sampling.choose sampling.gradients",
-    "sampling.sample": f"{FOUNDATION} {RULES} sampling.read sampling.gradients",
+    "sampling.footprints": f"{FOUNDATION} {RULES} sampling.read sampling.gradients",
+    "sampling.sample": f"{FOUNDATION} {RULES} sampling.read sampling.gradients sampling.footprints",
     "sampling.splat": f"{FOUNDATION} {RULES} sampling.read sampling.choose",
     "sampling.slopes": f"{FOUNDATION} {RULES} sampling.read sampling.backends.reference",
     "sampling.labels": f"{FOUNDATION} {RULES} sampling.read sampling.sample",
-    "warping": f"{FOUNDATION} {SAMPLER} sampling.choose sampling.antialias transforms",
+    "warping": f"{FOUNDATION} {SAMPLER} sampling.choose sampling.antialias sampling.footprints transforms",
     "compat": f"{FOUNDATION} {SAMPLER} transforms",
     "nn": f"{FOUNDATION} {SAMPLER} sampling.choose.BACKENDS transforms warping compat nn",  # checks the name early
     "lab": f"torch_stn _version {FOUNDATION} {SAMPLER} {REASONS} transforms warping compat nn lab",

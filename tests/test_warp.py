@@ -241,7 +241,7 @@ IMAGE, MAP = torch.zeros(2, 3, 4, 5), Affine()(torch.eye(2, 3).expand(2, -1, -1)
         ({"size": (4, -1)}, ValueError, r"^size: .* at least 1, got \(4, -1\)"),
         ({"size": (2.5, 3)}, ValueError, r"^size: wanted \(h, w\) of whole numbers, got \(2.5, 3\)"),
         ({"size": "28"}, ValueError, r"^size: wanted \(h, w\) of whole numbers, got '28'"),
-        ({"antialias": True}, ValueError, r"^antialias: not available yet"),
+        ({"antialias": 0}, ValueError, r"^antialias: wanted True, False or a number of probes >= 1, got 0"),
         ({"mode": "cubic"}, ValueError, r"^mode: wanted one of"),
         ({"padding_mode": "wrap"}, ValueError, r"^padding_mode: wanted one of"),
         ({"backend": "triton"}, ValueError, r"^backend: wanted one of"),

@@ -5,6 +5,7 @@ would hide the second.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, overload
 
 from torch import Tensor
@@ -12,6 +13,8 @@ from torch import Tensor
 from torch_stn import _checks, lowered
 from torch_stn.coordinates import base_axis, base_pixel_axis, half_extents
 from torch_stn.sampling.gradients import CoordinateGradient
+from torch_stn.sampling.antialias import affine_columns
+from torch_stn.sampling.footprints import read_footprints
 from torch_stn.sampling.interpolation import Interpolation
 from torch_stn.sampling.read import read, sampling_dtype
 from torch_stn.transforms.maps import Map
@@ -28,7 +31,7 @@ def warp(
     fill: float = ...,
     edge: str = ...,
     align_corners: bool = ...,
-    antialias: bool = ...,
+    antialias: bool | int = ...,
     return_mask: Literal[False] = ...,
     deterministic: bool = ...,
     backend: str | None = ...,
@@ -45,7 +48,7 @@ def warp(
     fill: float = ...,
     edge: str = ...,
     align_corners: bool = ...,
-    antialias: bool = ...,
+    antialias: bool | int = ...,
     return_mask: Literal[True],
     deterministic: bool = ...,
     backend: str | None = ...,
@@ -61,7 +64,7 @@ def warp(
     fill: float = 0.0,
     edge: str = "blend",
     align_corners: bool = False,
-    antialias: bool = False,
+    antialias: bool | int = False,
     return_mask: bool = False,
     deterministic: bool = True,
     backend: str | None = None,
@@ -77,7 +80,6 @@ def warp(
         map: what ``Affine()(theta)`` and its kin return, an inverse, a composition.
         size: of the output; None takes the image's.
         align_corners: whether -1 and 1 are pixel edges (False) or the centres of the border pixels (True).
-        antialias: not available yet, must be False.
         The others as :func:`torch_stn.sample`.
     Returns: (N, C, *size) in the image's dtype; with ``return_mask`` also the mask (N, 1, *size).
     Gradients: to image and theta (and what else the map was made from). A homography point behind the camera has none.
@@ -97,8 +99,6 @@ def warp(
         raise TypeError(f"map: wanted a Map, as a transform returns for theta, got {type(map).__name__}")
     if map.dims != dims:
         raise ValueError(f"map: wanted a {dims}-D map for image {_checks.describe(image)}, got a {map.dims}-D one")
-    if antialias:
-        raise ValueError("antialias: not available yet, wanted False")
     _checks.map_device(image, map.device)
     _checks.broadcast_batch("image", image.shape[0], "map", map.batch)
     size = _checks.size(size, dims, image.shape[2:])
@@ -117,7 +117,14 @@ def warp(
             scale = [1.0] * dims
         return lowered.points(form, size, base[::-1], scale, align_corners=align_corners)
 
-    return read(
+    serve = read
+    if antialias is not False:
+        jacobian = None
+        if isinstance(form, lowered.Matrix) and not form.projective:
+            matrix = form.matrix.to(sampling_dtype(image))
+            jacobian = affine_columns(matrix, size, in_size, align_corners=align_corners)
+        serve = partial(read_footprints, antialias=antialias, jacobian=jacobian)
+    return serve(
         image,
         points,
         "pixel",

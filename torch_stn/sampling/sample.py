@@ -1,6 +1,7 @@
 """sample(image, points): the differentiable sampler (paper 3.3)."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, overload
 
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch_stn import _checks
 from torch_stn.coordinates import in_units
 from torch_stn.sampling.gradients import CoordinateGradient
+from torch_stn.sampling.footprints import read_footprints
 from torch_stn.sampling.interpolation import Interpolation
 from torch_stn.sampling.read import read, sampling_dtype
 
@@ -23,6 +25,7 @@ def sample(
     edge: str = ...,
     align_corners: bool = ...,
     units: str = ...,
+    antialias: bool | int = ...,
     return_mask: Literal[False] = ...,
     deterministic: bool = ...,
     backend: str | None = ...,
@@ -39,6 +42,7 @@ def sample(
     edge: str = ...,
     align_corners: bool = ...,
     units: str = ...,
+    antialias: bool | int = ...,
     return_mask: Literal[True],
     deterministic: bool = ...,
     backend: str | None = ...,
@@ -54,6 +58,7 @@ def sample(
     edge: str = "blend",
     align_corners: bool = False,
     units: str = "normalized",
+    antialias: bool | int = False,
     return_mask: bool = False,
     deterministic: bool = True,
     backend: str | None = None,
@@ -78,6 +83,8 @@ def sample(
         align_corners: what -1 and 1 mean, see torch_stn.coordinates.
         units: "normalized" [-1, 1], "pixel", or "displacement": pixels counted from where the identity reads, for
             points (N, *out, d).
+        antialias: True reads the mean over what each pixel of the output covers (docs/antialiasing.md), for points
+            (N, *out, d) and "bilinear"; a number allows that many probes along an axis (True: 8, in 3-D 3).
         return_mask: also return the share of the kernel that fell inside the image, (N, 1, *S) in [0, 1].
         deterministic: same inputs, same bits, gradients too.
         backend: None chooses; a name takes that one or raises with its reason.
@@ -108,7 +115,10 @@ def sample(
         given = points.to(sampling_dtype(image))
         return in_units(given, units, wanted, in_size, align_corners=align_corners)
 
-    return read(
+    serve = read
+    if antialias is not False:
+        serve = partial(read_footprints, antialias=antialias, jacobian=None)
+    return serve(
         image,
         points_in,
         "normalized" if units == "normalized" else "pixel",

@@ -1,0 +1,183 @@
+"""The footprint of a map: what an output pixel covers in the image, read with a few probes from an image pyramid.
+
+An output pixel covers the parallelogram that the columns of the map's Jacobian span (a parallelepiped in 3-D). Its mean
+is taken with ``k`` equally spaced bilinear probes along each column, on the pyramid level whose cells are about as wide
+as the probes lie apart:
+
+    +--------------+        columns a, b: source pixels per output pixel
+    | o    o    o  |        o: probes, k_a x k_b of them
+    |   o    o    o  |      level l: means of 2^l x 2^l pixels
+      +--------------+
+
+A level smooths by itself, so the probes lie closer by just that: mean and covariance of all that is read are those of
+the parallelogram. docs/antialiasing.md has the measurements that the constants below come from.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from torch_stn.sampling.pyramid import top_level
+
+MOST = {1: 8, 2: 8, 3: 3}  # probes along one output axis, by dims, unless asked for otherwise
+PLAIN = 1.001  # a column up to this long magnifies: one probe, plain bilinear; the excess covers rounding
+FULL = 1.5  # from this length on probes cover the whole column; in between they move apart
+FIRST = 4.6  # pixels: narrower footprints are read from the image itself
+CELLS = 1.98  # a footprint is at least this many cells of its level wide, and less than twice as many
+ONE = 1.75  # cells that a single probe covers, where no more are allowed
+TWO = 2.1  # cells that two probes cover
+APART = 1.55  # cells that each of three probes or more covers
+LEAST = 1e-2  # cells: probes nearer than this are one
+FAR = 1e6  # pixels: a longer column is as good as endless, and its powers still fit a float32
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What the pixels of an output cover: each (N, *out, ...), or 1s where all pixels are alike."""
+
+    steps: Tensor  # (..., d, d): from one probe to the next along output axis x, y[, z] = j, in pixels: [..., j, :]
+    counts: Tensor  # (..., d): probes along each
+    level: Tensor  # (...): of the pyramid, as a float
+
+
+def affine_columns(
+    matrix: Tensor,  # (N, d, d + 1)
+    size: Sequence[int],
+    in_size: Sequence[int],
+    *,
+    align_corners: bool,
+) -> Tensor:
+    """The Jacobian's columns of an affine map: (N, [1,] 1, 1, d, d), [..., j, i] pixels along i per output pixel j."""
+    d, less = len(size), int(align_corners)
+    rows = []
+    for j, m in enumerate(reversed(size)):
+        scales = [(n - less) / max(m - less, 1) for n in reversed(in_size)]
+        rows.append(torch.stack([matrix[:, i, j] * scale for i, scale in enumerate(scales)], dim=-1))
+    return torch.stack(rows, dim=-2).reshape(-1, *[1] * d, d, d)
+
+
+def columns(points: Tensor) -> Tensor:
+    """The Jacobian's columns by central differences of pixel points on a grid: (N, *out, d) -> (N, *out, d, d).
+
+    One-sided at the border of the grid; zero, hence plain reading, along an axis of one pixel.
+    """
+    d = points.shape[-1]
+    found = []
+    for axis in range(d, 0, -1):  # x, y[, z] are the output's axes from the last to the first
+        if points.shape[axis] == 1:
+            found.append(torch.zeros_like(points))
+            continue
+        steps = points.diff(dim=axis)
+        first, last = steps.narrow(axis, 0, 1), steps.narrow(axis, steps.shape[axis] - 1, 1)
+        found.append((torch.cat([first, steps], axis) + torch.cat([steps, last], axis)) / 2)
+    return torch.stack(found, dim=-2)
+
+
+def footprint(columns: Tensor, in_size: Sequence[int], most: int) -> Footprint:
+    """Level, number and distance of the probes for the columns (..., d, d) of the Jacobian.
+
+    Level and number are steps and carry no gradient; the distance does. Columns that are not finite count as zero.
+    """
+    columns = torch.where(torch.isfinite(columns), columns, torch.zeros_like(columns)).clamp(-FAR, FAR)
+    squares = columns.square().sum(dim=-1).clamp(min=1e-12)
+    level = _level(columns.detach(), squares.detach(), in_size, most)
+    cells = torch.exp2(level)[..., None]
+    # In units of 1/12 pixel^2 the variances are: of a column `squares`, of a level's box and tent 3 cells^2 - 1, of the
+    # tent of the image itself 2. What the level does not bring, the probes must.
+    own = 3 * (cells.square() - 1)
+    left = torch.where(own > 0, (squares - own).clamp(min=0) + (LEAST * cells).square(), squares)
+    ramp = ((squares.sqrt() - PLAIN) / (FULL - PLAIN)).clamp(0, 1)
+    spread = ramp * (torch.minimum(left, squares) / squares).sqrt()
+    length = (spread * squares.sqrt()).detach() / cells
+    counts = torch.where(length <= TWO, 2.0, (length / APART).ceil().clamp(min=3))
+    counts = torch.where(length <= LEAST, 1.0, counts).clamp(max=most)
+    # k points a step apart have the variance step^2 (k^2 - 1) / 12, a continuous stretch length^2 / 12.
+    steps = spread / (counts.square() - 1).clamp(min=1).sqrt()
+    return Footprint(columns * steps[..., None], counts, level)
+
+
+def _level(columns: Tensor, squares: Tensor, in_size: Sequence[int], most: int) -> Tensor:
+    """The pyramid level (...) whose cells fit the footprint's narrow side, coarser where `most` probes are too few."""
+    narrow = torch.minimum(_thickness(columns, squares), squares.amin(dim=-1)).sqrt()
+    long = squares.amax(dim=-1).sqrt()
+    by_width = torch.where(narrow < FIRST, 0.0, (narrow / CELLS).log2().floor())
+    covered = {1: ONE, 2: TWO}.get(most, APART * most)
+    by_count = (long / covered).log2().ceil()
+    return torch.maximum(by_width, by_count).clamp(0, top_level(in_size))
+
+
+def _thickness(columns: Tensor, squares: Tensor) -> Tensor:
+    """The harmonic mean of the squared singular values of columns (..., d, d): near the least one where they differ."""
+    d = columns.shape[-1]
+    if d == 1:
+        return squares[..., 0]
+    if d == 2:
+        a, b = columns.unbind(dim=-2)
+        volume, cofactors = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0], squares.sum(dim=-1)
+    else:
+        a, b, c = columns.unbind(dim=-2)
+        normals = [torch.linalg.cross(*pair) for pair in ((a, b), (b, c), (c, a))]
+        volume = (normals[0] * c).sum(dim=-1)
+        cofactors = torch.stack([normal.square().sum(dim=-1) for normal in normals]).sum(dim=0)
+    return d * volume.square() / cofactors.clamp(min=1e-30)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What the pixels of an output ask for, all together."""
+
+    counts: list[int]  # probes along x, y[, z]
+    levels: tuple[int, int]  # first and last
+    alike: bool  # every pixel asks for these counts and for the one level
+
+    @property
+    def plain(self) -> bool:
+        """Whether every pixel reads the image itself, once."""
+        return self.levels == (0, 0) and max(self.counts) == 1
+
+
+def extent(foot: Footprint, in_size: Sequence[int], most: int) -> Extent:
+    """A look at the values; where there are none to look at (a compiled graph, a vmap, the capture of a CUDA graph),
+    the most there can be. What is read beyond need counts for nothing.
+    """
+    everything = Extent([most] * len(in_size), (0, top_level(in_size)), alike=False)
+    if torch.compiler.is_compiling() or (foot.level.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return everything
+    needs = torch.cat([foot.counts, foot.level[..., None]], dim=-1).flatten(0, -2)
+    try:
+        low, high = torch.stack([needs.amin(dim=0), needs.amax(dim=0)]).int().tolist()
+    except RuntimeError:
+        return everything
+    return Extent(high[:-1], (low[-1], high[-1]), alike=low == high)
+
+
+def rows(points: Tensor, foot: Footprint, counts: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The probes, a row at a time: where they read, (N, R, *out, d), and what they count for, (N, R, *out or 1s)."""
+    for first in range(counts[0]):
+        offsets, weights = [], []
+        for place in product((first,), *(range(count) for count in counts[1:])):
+            offset, weight = torch.zeros_like(foot.steps[..., 0, :]), torch.ones_like(foot.level)
+            for j, m in enumerate(place):
+                count = foot.counts[..., j]
+                needed = m < count
+                away = torch.where(needed, m - (count - 1) / 2, 0.0)
+                offset = torch.addcmul(offset, away[..., None], foot.steps[..., j, :])
+                weight = weight * needed / count
+            offsets.append(offset)
+            weights.append(weight)
+        yield points[:, None] + torch.stack(offsets, dim=1), torch.stack(weights, dim=1)
+
+
+def offset(steps: Tensor, counts: Sequence[int], place: Sequence[int]) -> Tensor | None:
+    """How far the probe at a place lies from the centre, (N, *out or 1s, d), where all pixels are alike; None: it is
+    the centre.
+    """
+    total = None
+    for j, (m, count) in enumerate(zip(place, counts, strict=True)):
+        if 2 * m != count - 1:
+            along = (m - (count - 1) / 2) * steps[..., j, :]
+            total = along if total is None else total + along
+    return total

@@ -1,0 +1,193 @@
+"""What `sample` and `warp` call for ``antialias=True``: as `read`, but every pixel takes the mean of what it covers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from math import isfinite, prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_stn import _checks
+from torch_stn.coordinates import half_extents, to_normalized
+from torch_stn.sampling.antialias import MOST, Extent, Footprint, columns, extent, footprint, offset, rows
+from torch_stn.sampling.gradients import CoordinateGradient, ExactGradient, as_gradient
+from torch_stn.sampling.interpolation import Interpolation, as_interpolation, name_of
+from torch_stn.sampling.padding import EDGES, PADDINGS, as_paddings
+from torch_stn.sampling.pyramid import FRAMED, Pyramid, Rules
+from torch_stn.sampling.read import PointsIn, read, sampling_dtype
+
+Read = Callable[[PointsIn], Tensor]  # points in the units asked for, (N, *S, d) -> (N, C, *S)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What all readings of one call share."""
+
+    points_in: PointsIn
+    in_size: tuple[int, ...]
+    foot: Footprint
+    needs: Extent
+    extend: bool
+    align_corners: bool
+    serve: Callable[..., Tensor]  # `read` with the options of the call that no padding touches
+
+
+def read_footprints(
+    image: Tensor,
+    points_in: PointsIn,
+    units: str,
+    *,
+    antialias: bool | int,
+    jacobian: Tensor
+    | None,  # (N, *out or 1s, d, d), [..., j, i]: pixels along i per output pixel j; None: of the points
+    out_size: Sequence[int] | None,
+    mode: str | Interpolation,
+    padding_mode: str | Sequence[str],
+    fill: float,
+    edge: str,
+    align_corners: bool,
+    return_mask: bool,
+    deterministic: bool,
+    backend: str | None,
+    coordinate_gradient: str | CoordinateGradient = "exact",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """(N, C, *out) in the image's dtype; with ``return_mask`` also the coverage (N, 1, *out)."""
+    in_size = tuple(image.shape[2:])
+    most = _most(antialias, len(in_size))
+    rules = [PADDINGS[name] for name in as_paddings(padding_mode, len(in_size))]
+    fill = _checks.number("fill", fill)
+    extend = _checks.one_of("edge", edge, EDGES) == "extend"
+    if name_of(as_interpolation(mode)) != "bilinear":
+        raise ValueError(f"antialias: wanted mode 'bilinear', the one whose footprint is known, got {mode!r}")
+    if not isinstance(as_gradient(coordinate_gradient), ExactGradient):
+        raise ValueError(f"coordinate_gradient: wanted 'exact' with antialias, got {coordinate_gradient!r}")
+    if out_size is None:
+        d = len(in_size)
+        raise ValueError(f"antialias: wanted points (N, *out, {d}), one for each pixel of a {d}-D output")
+    serve = partial(read, out_size=out_size, mode=mode, deterministic=deterministic)
+    asked = partial(serve, padding_mode=padding_mode, fill=fill, edge=edge, align_corners=align_corners)
+    points_in = _Once(points_in)
+    spanned = columns(points_in("pixel")) if jacobian is None else jacobian
+    if image.numel() == 0 or spanned.numel() == 0:
+        return asked(image, points_in, units, return_mask=return_mask, backend=backend)
+    foot = footprint(spanned, in_size, most)
+    needs = extent(foot, in_size, most)
+    if needs.plain:
+        return asked(image, points_in, units, return_mask=return_mask, backend=backend)
+
+    call = _Call(points_in, in_size, foot, needs, extend, bool(align_corners), serve)
+    exact, ones = image.to(sampling_dtype(image)), image.new_ones(1, 1, *in_size, dtype=sampling_dtype(image))
+    outside = [None] * len(in_size)
+    mask = None
+    if needs.levels == (0, 0):
+        values = _mean(call, lambda points: asked(exact, points, units, return_mask=False, backend=backend))
+        if return_mask:
+            whole = partial(serve, padding_mode="zeros", fill=0.0, edge=edge, align_corners=align_corners)
+            mask = _mean(call, lambda points: whole(ones, points, units, return_mask=False, backend=None))
+    else:
+        values = _pyramid_mean(call, exact, rules, backend)
+        if fill != 0.0:
+            missing = 1 - _pyramid_mean(call, ones, rules, None).clamp(0, 1)
+            # 0 * NaN would reach every point.
+            values = values + fill * missing if isfinite(fill) else torch.where(missing > 1e-6, fill, values)
+        if return_mask:
+            mask = _pyramid_mean(call, ones, outside, None)
+    values = values.to(image.dtype)
+    if mask is None:
+        return values
+    return values, mask.clamp(0, 1).to(image.dtype).expand(values.shape[0], *[-1] * (mask.dim() - 1))
+
+
+def _pyramid_mean(call: _Call, picture: Tensor, rules: Rules, backend: str | None) -> Tensor:
+    """The mean of a picture over the footprints, from its pyramid; beyond the image it is 0 where there is no rule."""
+    pyramid = Pyramid(picture, call.needs.levels, rules, extend=call.extend, align_corners=call.align_corners)
+
+    def read_cells(points_in: PointsIn) -> Tensor:
+        # "normalized": for a mean over many pixels a float32 coordinate is exact enough at any size.
+        how = {"padding_mode": "border", "fill": 0.0, "edge": "blend", "align_corners": False, "return_mask": False}
+        return call.serve(pyramid.cells, points_in, "normalized", backend=backend, **how)
+
+    return _mean(call, read_cells, pyramid)
+
+
+def _mean(call: _Call, read: Read, pyramid: Pyramid | None = None) -> Tensor:
+    """The weighted sum of the probes, read from the image or from its pyramid."""
+    if call.needs.alike and (pyramid is None or (set(pyramid.rules) <= set(FRAMED) and not call.extend)):
+        return _mean_of_alike(call, read, pyramid)
+    points, total = call.points_in("pixel"), None
+    size = call.in_size if pyramid is None else pyramid.cells.shape[2:]
+    align_corners = call.align_corners and pyramid is None
+    finite = torch.isfinite(points).all(dim=-1)
+    if pyramid is not None:
+        points = torch.where(finite[..., None], points, 0.0)
+    for where, weights in rows(points, call.foot, call.needs.counts):
+        if pyramid is not None:
+            weights = weights * pyramid.inside(where)
+            where = pyramid.positions(where, call.foot.level[:, None])
+        row = read(partial(_converted, where, size, align_corners))
+        for i in range(row.shape[2]):
+            values = row[:, :, i] * weights[:, None, i]
+            total = values if total is None else total + values
+    if pyramid is not None:
+        return torch.where(finite[:, None], total, 0.0)
+    return total
+
+
+def _mean_of_alike(call: _Call, read: Read, pyramid: Pyramid | None) -> Tensor:
+    """The same where all pixels ask for the same probes on one level: one pass over the points for each probe."""
+
+    def centres_and_steps(units: str) -> tuple[Tensor, Tensor]:
+        points, steps = call.points_in(units), call.foot.steps
+        if pyramid is not None:
+            factors, summands, pixels = pyramid.places(units)
+            points = torch.addcmul(_row(summands, points), points, _row(factors, points))
+            return points, steps * _row(pixels, steps)
+        if units == "normalized":
+            pixels = [1 / half if half else 0.0 for half in half_extents(call.in_size, call.align_corners)]
+            steps = steps * _row(pixels, steps)
+        return points, steps
+
+    def probe(place: Sequence[int], units: str) -> Tensor:
+        points, steps = once(units)
+        away = offset(steps, counts, place)
+        return points if away is None else points + away
+
+    once, counts, total = _Once(centres_and_steps), call.needs.counts, None
+    share = 1 / prod(counts)
+    for place in product(*(range(count) for count in counts)):
+        values = read(partial(probe, place))
+        total = values * share if total is None else total.add_(values, alpha=share)
+    return total
+
+
+class _Once:
+    """A function of the units, called once for each; torch.compile ignores functools.cache, with a warning."""
+
+    def __init__(self, function: Callable[[str], Any]) -> None:
+        self.function, self.found = function, {}
+
+    def __call__(self, units: str) -> Any:
+        if units not in self.found:
+            self.found[units] = self.function(units)
+        return self.found[units]
+
+
+def _converted(points: Tensor, size: Sequence[int], align_corners: bool, units: str) -> Tensor:
+    return points if units == "pixel" else to_normalized(points, size, align_corners=align_corners)
+
+
+def _row(numbers: Sequence[float], like: Tensor) -> Tensor:
+    """(d,) in the dtype and on the device of a tensor."""
+    return torch.tensor(numbers, dtype=like.dtype, device=like.device)
+
+
+def _most(antialias: bool | int, dims: int) -> int:
+    """How many probes at most along one output axis."""
+    if antialias is True:
+        return MOST[dims]
+    if isinstance(antialias, bool) or not isinstance(antialias, int) or antialias < 1:
+        raise ValueError(f"antialias: wanted True, False or a number of probes >= 1, got {antialias!r}")
+    return antialias
