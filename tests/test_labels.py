@@ -124,6 +124,19 @@ def test_warp_reads_whole_numbers_too() -> None:
     )
 
 
+def test_votes_shares_and_whole_images_compile_to_one_graph() -> None:
+    labels, points = label_map(2, 5, 6), inner_points(2, 4, 2)
+
+    def run(image: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        voted = sample_labels(image, p, soft=True)
+        return voted, label_probabilities(image, p, 5), sample(image[:, None], p, mode="nearest")
+
+    for got, wanted in zip(
+        torch.compile(run, fullgraph=True, backend="aot_eager")(labels, points), run(labels, points), strict=True
+    ):
+        assert torch.equal(got, wanted)
+
+
 BYTES = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
 POINT = torch.zeros(1, 1, 2)
 

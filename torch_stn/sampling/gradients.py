@@ -26,7 +26,7 @@ GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 class At(Protocol):
     """Reads an image, with exact gradients."""
 
-    def __call__(self, image: Tensor, points_in: PointsIn, problem: Problem) -> Tensor:
+    def __call__(self, image: Tensor, points_in: PointsIn, problem: Problem, /) -> Tensor:
         """(N, C, *in) -> (N, C, *S)."""
 
 

@@ -97,7 +97,7 @@ def _slope(image: Tensor, points: Tensor, interpolation: Interpolation, problem:
         return axis_of(x, axis, interpolation, problem).weight
 
     x = points[..., problem.dims - 1 - axis].contiguous()  # forward mode wants no shared memory
-    _, steepness = torch.func.jvp(weights, (x,), (torch.ones_like(x),))
+    steepness = torch.func.jvp(weights, (x,), (torch.ones_like(x),))[1]
     sloping = [each._replace(weight=steepness) if i == axis else each for i, each in enumerate(axes)]
     if math.isfinite(problem.fill):
         return weighted(image, sloping, problem)

@@ -17,7 +17,7 @@ FAR = 2.0**30  # beyond every image, and still a whole number that fits an index
 class Axis(NamedTuple):
     """Along one axis of the image, each (N, M, support)."""
 
-    index: Tensor  # of the tap, in [0, n)
+    pixel: Tensor  # which one the tap reads, in [0, n)
     weight: Tensor
     inside: Tensor  # whether the tap lies in the image; what lies outside reads the fill value
 

@@ -138,6 +138,11 @@ class _Splat(torch.autograd.Function):
         if grid_push is not None:
             # The slopes are linear in the image: what they give the image back, weighted by the push.
             nothing = values.new_zeros(*values.shape[:2], *ctx.size)
-            _, pull = torch.func.vjp(lambda image: _backward(values, image, grid, ctx.how, (False, True))[1], nothing)
+
+            def slopes(image: Tensor) -> Tensor:
+                to_grid: Tensor = _backward(values, image, grid, ctx.how, (False, True))[1]
+                return to_grid
+
+            pull = torch.func.vjp(slopes, nothing)[1]
             pushed.append(pull(grid_push)[0])
         return sum(pushed[1:], pushed[0])
