@@ -199,7 +199,7 @@ class Area(Interpolation):
                 )
             return self
         pairs = zip(reversed(in_size), reversed(out_size or in_size), strict=True)
-        return Area([max(1.0, n / m) for n, m in pairs])
+        return Area([max(1.0, n / max(m, 1)) for n, m in pairs])
 
     def along(self, axis: int) -> Interpolation:
         return self if self.width is None or len(self.width) == 1 else Area(self.width[axis])
