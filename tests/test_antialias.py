@@ -148,29 +148,28 @@ def test_under_extend_the_border_does_not_fade() -> None:
         torch.testing.assert_close(got, 0.7 * mask + 0.2 * (1 - mask), rtol=0, atol=1e-12)
         assert mask.min() == 0
         assert mask.max() == 1
-        # As wide as it is: the border blends nothing in, so the shares sum to the image's area.
-        assert mask.sum() * (2 * 48 / out[0]) ** 2 == pytest.approx(48**2, rel=0.02)
+        # Nothing blends in, so the shares sum to the image's area; two or three probes are in or out one by one.
+        pixel = 2 * 48 / out[0]
+        assert float(mask.sum()) * pixel**2 == pytest.approx(48**2, abs=4 * 48 * pixel / 5)
 
 
 @pytest.mark.parametrize("scale", [1.5, 3.0, 5.0, 8.0])
 def test_beyond_the_border_every_rule_reads_the_picture_it_draws(scale: float) -> None:
     """A picture that holds its own surroundings says the same."""
-    image = pictures(1, (32, 32), channels=1)
+    image = 0.9 * waves((32, 32)) + 0.1 * pictures(1, (32, 32), channels=1)
+    row = torch.cat([image, image.flip(-1)] * 2 + [image], dim=-1)
     around = {
         "border": F.pad(image, [64] * 4, mode="replicate"),
-        "symmetric": torch.cat([image.flip(-1), image] * 2 + [image.flip(-1)], -1),
+        "symmetric": torch.cat([row, row.flip(-2)] * 2 + [row], dim=-2),
         "wrap": image.repeat(1, 1, 5, 5),
     }
-    around["symmetric"] = torch.cat(
-        [around["symmetric"].flip(-2), around["symmetric"]] * 2 + [around["symmetric"].flip(-2)], -2
-    )
     axis = torch.arange(-30, 62, scale, dtype=torch.float64)
     points = torch.stack(torch.meshgrid(axis, axis + 0.3, indexing="ij")[::-1], dim=-1)[None]
     for padding, picture in around.items():
         got = sample(image, points, units="pixel", padding_mode=padding, antialias=True)
         wanted = sample(picture, points + 64, units="pixel", antialias=True)
-        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12 if padding != "border" else 0.35)
-        assert (got - wanted).square().mean().sqrt() < 0.03
+        # On coarse levels the border repeats its last cell, not its last pixel.
+        torch.testing.assert_close(got, wanted, rtol=0, atol=0.06 if padding == "border" and scale > 4 else 1e-12)
 
 
 @pytest.mark.parametrize("scale", [1.3, 2.6, 5.3, 9.1])
