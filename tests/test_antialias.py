@@ -182,11 +182,13 @@ def test_gradients(padding: str, scale: float) -> None:
     def read(image: Tensor, theta: Tensor) -> Tensor:
         return warp(image, Affine()(theta), out, padding_mode=padding, antialias=True, fill=0.3)
 
-    assert torch.autograd.gradcheck(read, (image, theta))
+    assert torch.autograd.gradcheck(read, (image, theta), fast_mode=True)
     plane = torch.tensor([[0.9, 0.1, 0.02, -0.1, 0.8, 0.03, 0.1, 0.4]], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(
-        lambda image, theta: warp(image, Projective()(theta), out, padding_mode=padding, antialias=True), (image, plane)
-    )
+
+    def look(image: Tensor, theta: Tensor) -> Tensor:
+        return warp(image, Projective()(theta), out, padding_mode=padding, antialias=True)
+
+    assert torch.autograd.gradcheck(look, (image, plane), fast_mode=True)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
@@ -198,7 +200,7 @@ def test_gradients_reach_points_in_every_dimension(d: int) -> None:
         def read(image: Tensor, points: Tensor, factor: float = factor) -> tuple[Tensor, Tensor]:
             return sample(image, points * factor, units="pixel", antialias=2, return_mask=True)
 
-        assert torch.autograd.gradcheck(read, (image, points))
+        assert torch.autograd.gradcheck(read, (image, points), fast_mode=True)
 
 
 def test_second_derivatives_on_the_reference() -> None:
@@ -208,12 +210,13 @@ def test_second_derivatives_on_the_reference() -> None:
         assert torch.autograd.gradgradcheck(
             lambda image, theta, out=out: warp(image, Affine()(theta), out, antialias=True, backend="reference"),
             (image, theta),
+            fast_mode=True,
         )
 
 
 def test_volumes_and_rows() -> None:
     """A ramp stays a ramp, wherever no footprint leaves the picture."""
-    for d, n in ((1, 96), (3, 24)):
+    for d, n in ((1, 96), (3, 40)):
         axes = torch.meshgrid(*[torch.arange(n, dtype=torch.float64)] * d, indexing="ij")
         image = sum((i + 1.0) * axis for i, axis in enumerate(axes))[None, None]
         for scale in (1.5, 3.0, 6.0):
@@ -284,19 +287,24 @@ def test_batches_of_one_and_mixed_scales() -> None:
     torch.testing.assert_close(half.float(), warp(images, Affine()(theta), (12, 10), antialias=True), rtol=0, atol=8e-3)
 
 
-def test_the_same_without_a_look_at_the_values() -> None:
-    """Under vmap and in a compiled graph every probe of every level is read."""
-    images = pictures(3, (40, 37), channels=1, dtype=torch.float32)
-    theta = torch.tensor([turned(0.2, s, s) for s in (0.5, 2.1, 6.0)])
+MIXED = torch.tensor([turned(0.2, s, s) for s in (0.5, 2.1, 6.0)])
 
-    def read(image: Tensor, theta: Tensor) -> Tensor:
-        return warp(image, Affine()(theta), (9, 8), antialias=3, padding_mode="border")
 
-    wanted = read(images, theta)
-    mapped = torch.vmap(lambda image, theta: read(image[None], theta[None])[0])(images, theta)
-    torch.testing.assert_close(mapped, wanted, rtol=0, atol=1e-4)
-    compiled = torch.compile(read, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(images, theta), wanted, rtol=0, atol=1e-4)
+def read_mixed(image: Tensor, theta: Tensor) -> Tensor:
+    return warp(image, Affine()(theta), (9, 8), antialias=3, padding_mode="border")
+
+
+def test_under_vmap_every_probe_of_every_level_is_read_to_the_same_end() -> None:
+    images, theta = pictures(3, (40, 37), channels=1, dtype=torch.float32), MIXED
+    mapped = torch.vmap(lambda image, theta: read_mixed(image[None], theta[None])[0])(images, theta)
+    torch.testing.assert_close(mapped, read_mixed(images, theta), rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_compiled_graph_says_the_same() -> None:
+    images, theta = pictures(3, (40, 37), channels=1, dtype=torch.float32), MIXED
+    compiled = torch.compile(read_mixed, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(images, theta), read_mixed(images, theta), rtol=0, atol=1e-4)
 
 
 def test_points_and_maps_agree() -> None:

@@ -67,7 +67,7 @@ def columns(points: Tensor) -> Tensor:
     d = points.shape[-1]
     found = []
     for axis in range(d, 0, -1):  # x, y[, z] are the output's axes from the last to the first
-        if points.shape[axis] == 1:
+        if points.shape[axis] < 2:
             found.append(torch.zeros_like(points))
             continue
         steps = points.diff(dim=axis)

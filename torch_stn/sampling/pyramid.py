@@ -145,8 +145,9 @@ def _sums(image: Tensor, axis: int, factor: int, rule: PaddingRule | None, align
 
 def _by_matmul(image: Tensor) -> bool:
     """Whether a product with ones is exact and is faster: on a CPU, unless asked to round its factors."""
-    exact = image.dtype == torch.float64 or torch.get_float32_matmul_precision() == "highest"
-    return exact and image.device.type == "cpu" and image.is_contiguous() and not torch.compiler.is_compiling()
+    if torch.compiler.is_compiling() or image.device.type != "cpu" or not image.is_contiguous():
+        return False
+    return image.dtype == torch.float64 or torch.get_float32_matmul_precision() == "highest"
 
 
 def _summed_rows(image: Tensor, axis: int, factor: int) -> Tensor:
