@@ -12,9 +12,9 @@ from torch import Tensor
 
 from torch_stn import _checks, lowered
 from torch_stn.coordinates import base_axis, base_pixel_axis, half_extents
-from torch_stn.sampling.gradients import CoordinateGradient
 from torch_stn.sampling.antialias import affine_columns
 from torch_stn.sampling.footprints import read_footprints
+from torch_stn.sampling.gradients import CoordinateGradient
 from torch_stn.sampling.interpolation import Interpolation
 from torch_stn.sampling.read import read, sampling_dtype
 from torch_stn.transforms.maps import Map

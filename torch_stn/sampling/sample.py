@@ -8,8 +8,8 @@ from torch import Tensor
 
 from torch_stn import _checks
 from torch_stn.coordinates import in_units
-from torch_stn.sampling.gradients import CoordinateGradient
 from torch_stn.sampling.footprints import read_footprints
+from torch_stn.sampling.gradients import CoordinateGradient
 from torch_stn.sampling.interpolation import Interpolation
 from torch_stn.sampling.read import read, sampling_dtype
 
