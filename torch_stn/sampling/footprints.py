@@ -138,9 +138,8 @@ def _mean(call: _Call, read: Read, pyramid: Pyramid | None = None) -> Tensor:
         for i in range(row.shape[2]):
             values = row[:, :, i] * weights[:, None, i]
             total = values if total is None else total + values
-    if pyramid is not None:
-        return torch.where(finite[:, None], total, 0.0)
-    return total
+    assert total is not None
+    return total if pyramid is None else torch.where(finite[:, None], total, 0.0)
 
 
 def _mean_of_alike(call: _Call, read: Read, pyramid: Pyramid | None) -> Tensor:
@@ -170,6 +169,7 @@ def _mean_of_alike(call: _Call, read: Read, pyramid: Pyramid | None) -> Tensor:
     for first in range(0, len(places), together):
         values = read(partial(probes, places[first : first + together])).sum(dim=2)
         total = values if total is None else total.add_(values)
+    assert total is not None
     return total * (1 / len(places))
 
 
@@ -177,7 +177,8 @@ class _Once:
     """A function of the units, called once for each; torch.compile ignores functools.cache, with a warning."""
 
     def __init__(self, function: Callable[[str], Any]) -> None:
-        self.function, self.found = function, {}
+        self.function = function
+        self.found: dict[str, Any] = {}
 
     def __call__(self, units: str) -> Any:
         if units not in self.found:
