@@ -30,7 +30,7 @@ CELLS = 1.98  # a footprint is at least this many cells of its level wide, and l
 ONE = 1.75  # cells that a single probe covers, where no more are allowed
 TWO = 2.1  # cells that two probes cover
 APART = 1.55  # cells that each of three probes or more covers
-LEAST = 1e-2  # cells: probes nearer than this are one
+LEAST = 1e-2  # cells: what probes cover where a level alone is wide enough; up to twice this they are one
 FAR = 1e6  # pixels: a longer column is as good as endless, and its powers still fit a float32
 
 
@@ -67,7 +67,7 @@ def columns(points: Tensor) -> Tensor:
     d = points.shape[-1]
     found = []
     for axis in range(d, 0, -1):  # x, y[, z] are the output's axes from the last to the first
-        if points.shape[axis] == 1:
+        if points.shape[axis] < 2:
             found.append(torch.zeros_like(points))
             continue
         steps = points.diff(dim=axis)
@@ -93,7 +93,7 @@ def footprint(columns: Tensor, in_size: Sequence[int], most: int) -> Footprint:
     spread = ramp * (torch.minimum(left, squares) / squares).sqrt()
     length = (spread * squares.sqrt()).detach() / cells
     counts = torch.where(length <= TWO, 2.0, (length / APART).ceil().clamp(min=3))
-    counts = torch.where(length <= LEAST, 1.0, counts).clamp(max=most)
+    counts = torch.where(length <= 2 * LEAST, 1.0, counts).clamp(max=most)
     # k points a step apart have the variance step^2 (k^2 - 1) / 12, a continuous stretch length^2 / 12.
     steps = spread / (counts.square() - 1).clamp(min=1).sqrt()
     return Footprint(columns * steps[..., None], counts, level)
@@ -171,13 +171,8 @@ def rows(points: Tensor, foot: Footprint, counts: Sequence[int]) -> Iterator[tup
         yield points[:, None] + torch.stack(offsets, dim=1), torch.stack(weights, dim=1)
 
 
-def offset(steps: Tensor, counts: Sequence[int], place: Sequence[int]) -> Tensor | None:
-    """How far the probe at a place lies from the centre, (N, *out or 1s, d), where all pixels are alike; None: it is
-    the centre.
-    """
-    total = None
-    for j, (m, count) in enumerate(zip(place, counts, strict=True)):
-        if 2 * m != count - 1:
-            along = (m - (count - 1) / 2) * steps[..., j, :]
-            total = along if total is None else total + along
-    return total
+def offsets(steps: Tensor, counts: Sequence[int], places: Sequence[Sequence[int]]) -> Tensor:
+    """How far probes lie from the centre where all pixels are alike: (N, *out or 1s, d, d) -> (N, R, *out or 1s, d)."""
+    along = [[m - (count - 1) / 2 for m, count in zip(place, counts, strict=True)] for place in places]
+    factors = torch.tensor(along, dtype=steps.dtype, device=steps.device)
+    return (steps[:, None] * factors.reshape(len(places), *[1] * (steps.dim() - 3), -1, 1)).sum(dim=-2)

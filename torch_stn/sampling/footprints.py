@@ -1,7 +1,7 @@
 """What `sample` and `warp` call for ``antialias=True``: as `read`, but every pixel takes the mean of what it covers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from math import isfinite, prod
@@ -12,13 +12,14 @@ from torch import Tensor
 
 from torch_stn import _checks
 from torch_stn.coordinates import half_extents, to_normalized
-from torch_stn.sampling.antialias import MOST, Extent, Footprint, columns, extent, footprint, offset, rows
+from torch_stn.sampling.antialias import MOST, Extent, Footprint, columns, extent, footprint, offsets, rows
 from torch_stn.sampling.gradients import CoordinateGradient, ExactGradient, as_gradient
 from torch_stn.sampling.interpolation import Interpolation, as_interpolation, name_of
 from torch_stn.sampling.padding import EDGES, PADDINGS, as_paddings
-from torch_stn.sampling.pyramid import FRAMED, Pyramid, Rules
+from torch_stn.sampling.pyramid import Pyramid
 from torch_stn.sampling.read import PointsIn, read, sampling_dtype
 
+TOGETHER = 2**16  # points of a sample that are read in one call
 Read = Callable[[PointsIn], Tensor]  # points in the units asked for, (N, *S, d) -> (N, C, *S)
 
 
@@ -27,12 +28,16 @@ class _Call:
     """What all readings of one call share."""
 
     points_in: PointsIn
+    units: str
     in_size: tuple[int, ...]
+    out_size: tuple[int, ...]
     foot: Footprint
     needs: Extent
-    extend: bool
+    padding: tuple[str, ...]
+    fill: float
+    edge: str
     align_corners: bool
-    serve: Callable[..., Tensor]  # `read` with the options of the call that no padding touches
+    serve: Callable[..., Any]  # `read` with the options that are the same for image, mask and pyramids
 
 
 def read_footprints(
@@ -55,67 +60,69 @@ def read_footprints(
     coordinate_gradient: str | CoordinateGradient = "exact",
 ) -> Tensor | tuple[Tensor, Tensor]:
     """(N, C, *out) in the image's dtype; with ``return_mask`` also the coverage (N, 1, *out)."""
-    in_size = tuple(image.shape[2:])
+    in_size, out = tuple(image.shape[2:]), out_size
     most = _most(antialias, len(in_size))
-    rules = [PADDINGS[name] for name in as_paddings(padding_mode, len(in_size))]
-    fill = _checks.number("fill", fill)
-    extend = _checks.one_of("edge", edge, EDGES) == "extend"
     if name_of(as_interpolation(mode)) != "bilinear":
         raise ValueError(f"antialias: wanted mode 'bilinear', the one whose footprint is known, got {mode!r}")
     if not isinstance(as_gradient(coordinate_gradient), ExactGradient):
         raise ValueError(f"coordinate_gradient: wanted 'exact' with antialias, got {coordinate_gradient!r}")
-    if out_size is None:
+    if out is None:
         d = len(in_size)
         raise ValueError(f"antialias: wanted points (N, *out, {d}), one for each pixel of a {d}-D output")
-    serve = partial(read, out_size=out_size, mode=mode, deterministic=deterministic)
-    asked = partial(serve, padding_mode=padding_mode, fill=fill, edge=edge, align_corners=align_corners)
+    padding, fill = as_paddings(padding_mode, len(in_size)), _checks.number("fill", fill)
+    _checks.one_of("edge", edge, EDGES)
+    serve = partial(read, out_size=out, mode=mode, deterministic=deterministic)
     points_in = _Once(points_in)
     spanned = columns(points_in("pixel")) if jacobian is None else jacobian
-    if image.numel() == 0 or spanned.numel() == 0:
-        return asked(image, points_in, units, return_mask=return_mask, backend=backend)
-    foot = footprint(spanned, in_size, most)
-    needs = extent(foot, in_size, most)
-    if needs.plain:
-        return asked(image, points_in, units, return_mask=return_mask, backend=backend)
-
-    call = _Call(points_in, in_size, foot, needs, extend, bool(align_corners), serve)
-    exact, ones = image.to(sampling_dtype(image)), image.new_ones(1, 1, *in_size, dtype=sampling_dtype(image))
-    outside = [None] * len(in_size)
-    mask = None
-    if needs.levels == (0, 0):
-        values = _mean(call, lambda points: asked(exact, points, units, return_mask=False, backend=backend))
-        if return_mask:
-            whole = partial(serve, padding_mode="zeros", fill=0.0, edge=edge, align_corners=align_corners)
-            mask = _mean(call, lambda points: whole(ones, points, units, return_mask=False, backend=None))
-    else:
-        values = _pyramid_mean(call, exact, rules, backend)
-        if fill != 0.0:
-            missing = 1 - _pyramid_mean(call, ones, rules, None).clamp(0, 1)
-            # 0 * NaN would reach every point.
-            values = values + fill * missing if isfinite(fill) else torch.where(missing > 1e-6, fill, values)
-        if return_mask:
-            mask = _pyramid_mean(call, ones, outside, None)
-    values = values.to(image.dtype)
-    if mask is None:
+    foot = needs = None
+    if image.numel() > 0 and spanned.numel() > 0:
+        foot = footprint(spanned, in_size, most)
+        needs = extent(foot, in_size, most)
+    if foot is None or needs is None or needs.plain:
+        how: dict[str, Any] = {"padding_mode": padding, "fill": fill, "edge": edge, "align_corners": align_corners}
+        return serve(image, points_in, units, return_mask=return_mask, backend=backend, **how)
+    call = _Call(points_in, units, in_size, tuple(out), foot, needs, padding, fill, edge, bool(align_corners), serve)
+    values = _values(call, image.to(sampling_dtype(image)), backend).to(image.dtype)
+    if not return_mask:
         return values
-    return values, mask.clamp(0, 1).to(image.dtype).expand(values.shape[0], *[-1] * (mask.dim() - 1))
+    ones = torch.ones(1, 1, *in_size, dtype=sampling_dtype(image), device=image.device)
+    covered = replace(call, padding=("zeros",) * len(in_size), fill=0.0)
+    mask = _values(covered, ones, None).clamp(0, 1).to(image.dtype)
+    return values, mask.expand(values.shape[0], *[-1] * (mask.dim() - 1))
 
 
-def _pyramid_mean(call: _Call, picture: Tensor, rules: Rules, backend: str | None) -> Tensor:
-    """The mean of a picture over the footprints, from its pyramid; beyond the image it is 0 where there is no rule."""
-    pyramid = Pyramid(picture, call.needs.levels, rules, extend=call.extend, align_corners=call.align_corners)
+def _values(call: _Call, image: Tensor, backend: str | None) -> Tensor:
+    """The means of the image, (N, C, *out)."""
+    if call.needs.levels == (0, 0):
+        how = {"padding_mode": call.padding, "fill": call.fill, "edge": call.edge, "align_corners": call.align_corners}
+        return _mean(
+            call, lambda points: call.serve(image, points, call.units, return_mask=False, backend=backend, **how)
+        )
+    values = _pyramid_mean(call, image, backend)
+    if call.fill == 0.0:
+        return values
+    missing = 1 - _pyramid_mean(call, torch.ones_like(image[:1, :1]), None).clamp(0, 1)
+    if not isfinite(call.fill):
+        return torch.where(missing > 1e-6, call.fill, values)  # 0 * NaN would reach every point
+    return values + call.fill * missing
+
+
+def _pyramid_mean(call: _Call, picture: Tensor, backend: str | None) -> Tensor:
+    """The means of a picture from its pyramid; beyond the image it is 0 where there is no rule."""
+    rules, extend = [PADDINGS[name] for name in call.padding], call.edge == "extend"
+    pyramid = Pyramid(picture, call.needs.levels, rules, extend=extend, align_corners=call.align_corners)
 
     def read_cells(points_in: PointsIn) -> Tensor:
         # "normalized": for a mean over many pixels a float32 coordinate is exact enough at any size.
-        how = {"padding_mode": "border", "fill": 0.0, "edge": "blend", "align_corners": False, "return_mask": False}
-        return call.serve(pyramid.cells, points_in, "normalized", backend=backend, **how)
+        how: dict[str, Any] = {"padding_mode": "border", "fill": 0.0, "edge": "blend", "align_corners": False}
+        return call.serve(pyramid.cells, points_in, "normalized", return_mask=False, backend=backend, **how)
 
     return _mean(call, read_cells, pyramid)
 
 
 def _mean(call: _Call, read: Read, pyramid: Pyramid | None = None) -> Tensor:
     """The weighted sum of the probes, read from the image or from its pyramid."""
-    if call.needs.alike and (pyramid is None or (set(pyramid.rules) <= set(FRAMED) and not call.extend)):
+    if call.needs.alike and (pyramid is None or pyramid.framed):
         return _mean_of_alike(call, read, pyramid)
     points, total = call.points_in("pixel"), None
     size = call.in_size if pyramid is None else pyramid.cells.shape[2:]
@@ -131,9 +138,8 @@ def _mean(call: _Call, read: Read, pyramid: Pyramid | None = None) -> Tensor:
         for i in range(row.shape[2]):
             values = row[:, :, i] * weights[:, None, i]
             total = values if total is None else total + values
-    if pyramid is not None:
-        return torch.where(finite[:, None], total, 0.0)
-    return total
+    assert total is not None
+    return total if pyramid is None else torch.where(finite[:, None], total, 0.0)
 
 
 def _mean_of_alike(call: _Call, read: Read, pyramid: Pyramid | None) -> Tensor:
@@ -150,24 +156,29 @@ def _mean_of_alike(call: _Call, read: Read, pyramid: Pyramid | None) -> Tensor:
             steps = steps * _row(pixels, steps)
         return points, steps
 
-    def probe(place: Sequence[int], units: str) -> Tensor:
+    def probes(some: Sequence[Sequence[int]], units: str) -> Tensor:
         points, steps = once(units)
-        away = offset(steps, counts, place)
-        return points if away is None else points + away
+        if len(places) == 1:
+            return points[:, None]
+        return points[:, None] + offsets(steps, call.needs.counts, some)
 
-    once, counts, total = _Once(centres_and_steps), call.needs.counts, None
-    share = 1 / prod(counts)
-    for place in product(*(range(count) for count in counts)):
-        values = read(partial(probe, place))
-        total = values * share if total is None else total.add_(values, alpha=share)
-    return total
+    once, total = _Once(centres_and_steps), None
+    places = list(product(*(range(count) for count in call.needs.counts)))
+    # Small outputs are read in one call, large ones probe by probe, in less memory.
+    together = max(1, TOGETHER // prod(call.out_size))
+    for first in range(0, len(places), together):
+        values = read(partial(probes, places[first : first + together])).sum(dim=2)
+        total = values if total is None else total.add_(values)
+    assert total is not None
+    return total * (1 / len(places))
 
 
 class _Once:
     """A function of the units, called once for each; torch.compile ignores functools.cache, with a warning."""
 
     def __init__(self, function: Callable[[str], Any]) -> None:
-        self.function, self.found = function, {}
+        self.function = function
+        self.found: dict[str, Any] = {}
 
     def __call__(self, units: str) -> Any:
         if units not in self.found:

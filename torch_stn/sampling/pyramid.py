@@ -14,6 +14,7 @@ is beyond it:
 """
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -63,8 +64,13 @@ class Pyramid:
         moved[-1] = moved[-1] + self._starts(level)
         return torch.stack(torch.broadcast_tensors(*moved), dim=1).movedim(1, -1)
 
+    @property
+    def framed(self) -> bool:
+        """Whether reading the border of ``cells`` is all that the padding takes: one level, and no point moved."""
+        return len(self.starts) == 1 and set(self.rules) <= set(FRAMED) and not any(self.limits)
+
     def places(self, units: str) -> tuple[list[float], list[float], list[float]]:
-        """For one level and rules in FRAMED: factor and summand, along x, y[, z], that take points of the image to
+        """Where ``framed``: factor and summand, along x, y[, z], that take points of the image to
         points of ``cells`` in the same units, there with align_corners=False; and how far a pixel of the image goes.
         """
         width, factors, summands, pixels = 2.0**self.first, [], [], []
@@ -122,6 +128,8 @@ def _sums(image: Tensor, axis: int, factor: int, rule: PaddingRule | None, align
     n = image.shape[axis]
     cells, rest = divmod(n, factor)
     # One slice after the other is several times as fast on a CPU as a sum over a short axis, or as pooling.
+    if axis + 1 < image.dim() and rest == 0 and _by_matmul(image):
+        return _summed_rows(image, axis, factor)
     slices = image.narrow(axis, 0, n - rest).unflatten(axis, (cells, factor)).unbind(axis + 1)
     total = slices[0] + slices[1]
     for values in slices[2:]:
@@ -135,8 +143,25 @@ def _sums(image: Tensor, axis: int, factor: int, rule: PaddingRule | None, align
     return torch.cat([total, last], dim=axis)
 
 
+def _by_matmul(image: Tensor) -> bool:
+    """Whether a product with ones is exact and is faster: on a CPU, unless asked to round its factors."""
+    if torch.compiler.is_compiling() or image.device.type != "cpu" or not image.is_contiguous():
+        return False
+    return image.dtype == torch.float64 or torch.get_float32_matmul_precision() == "highest"
+
+
+def _summed_rows(image: Tensor, axis: int, factor: int) -> Tensor:
+    """Sums along an axis that is not the last: (1, factor) @ (factor, what lies behind), read once."""
+    rows = image.reshape(-1, factor, prod(image.shape[axis + 1 :]))
+    with torch.autocast("cpu", enabled=False):
+        sums = torch.bmm(rows.new_ones(1, 1, factor).expand(len(rows), -1, -1), rows)
+    return sums.reshape(*image.shape[:axis], image.shape[axis] // factor, *image.shape[axis + 1 :])
+
+
 def _framed(image: Tensor, rules: Rules, align_corners: bool) -> Tensor:
     """With one more cell on each side of each axis, as the rules have it."""
+    if all(rule is None for rule in rules):
+        return F.pad(image, [1, 1] * len(rules))
     for axis, rule in zip(range(2, image.dim()), reversed(rules), strict=True):
         if rule is None:
             before = after = torch.zeros_like(image.narrow(axis, 0, 1))
