@@ -5,8 +5,9 @@ import pickle
 
 import pytest
 import torch
-from cases import FAMILIES, inner_points, thetas
-from family_contract import FamilyContract, close
+from cases import FAMILIES, inner_points, thetas, waves
+from family_contract import FamilyContract
+from map_contract import close
 from torch import Tensor
 from torch.autograd import gradcheck
 
@@ -33,6 +34,38 @@ class TestEveryFamily(FamilyContract):
         transform = request.param()
         assert isinstance(transform, Transform)
         return transform
+
+
+# A graph takes seconds: by default a matrix with a function of theta in it, and a field.
+COMPILED = [pytest.param(name, marks=() if name in ("rigid", "polar") else pytest.mark.slow) for name in FAMILIES]
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_warp_compiles_in_one_graph(name: str) -> None:
+    family = FAMILIES[name]()
+    size = (6, 5) if family.dims == 2 else (3, 4, 5)
+
+    def loss(theta: Tensor) -> Tensor:
+        return warp(waves(size), family(theta)).square().sum()
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    results = []
+    for function in (loss, compiled):
+        theta = thetas(family).requires_grad_()
+        value = function(theta)
+        value.backward()
+        assert theta.grad is not None
+        assert theta.grad.any()
+        results.append((value.detach(), theta.grad))
+    for got, wanted in zip(*results, strict=True):
+        close(got, wanted, 1e-9)
+
+
+@pytest.mark.parametrize("name", ["rigid", "polar", "basis, learned"])
+def test_points_under_vmap(name: str) -> None:
+    family = FAMILIES[name]()
+    theta, xy = thetas(family, 3), inner_points(3, 6, 2, reach=0.6)
+    close(torch.vmap(lambda t, p: family(t[None]).points(p[None])[0])(theta, xy), family(theta).points(xy), 1e-9)
 
 
 def test_every_name_of_the_table_needs_no_arguments() -> None:

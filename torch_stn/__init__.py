@@ -22,11 +22,17 @@ if TYPE_CHECKING:
     from torch_stn.sampling.sample import sample as sample
     from torch_stn.transforms.base import Transform as Transform
     from torch_stn.transforms.basis import Basis as Basis
+    from torch_stn.transforms.bounded_affine import BoundedAffine as BoundedAffine
+    from torch_stn.transforms.exponential_affine import ExponentialAffine as ExponentialAffine
     from torch_stn.transforms.maps import Map as Map
     from torch_stn.transforms.matrix import Affine as Affine
     from torch_stn.transforms.matrix import Attention as Attention
     from torch_stn.transforms.matrix import Translation as Translation
+    from torch_stn.transforms.polar import LogPolar as LogPolar
+    from torch_stn.transforms.polar import Polar as Polar
     from torch_stn.transforms.projective import Projective as Projective
+    from torch_stn.transforms.rigid import Rigid as Rigid
+    from torch_stn.transforms.sequence import Sequence as Sequence
     from torch_stn.transforms.similarity import Similarity as Similarity
     from torch_stn.transforms.thin_plate import ThinPlateSpline as ThinPlateSpline
     from torch_stn.warping import warp as warp
@@ -46,6 +52,12 @@ _HOMES = {
     "ThinPlateSpline": "torch_stn.transforms.thin_plate",
     "Transform": "torch_stn.transforms.base",
     "Translation": "torch_stn.transforms.matrix",
+    "BoundedAffine": "torch_stn.transforms.bounded_affine",
+    "ExponentialAffine": "torch_stn.transforms.exponential_affine",
+    "LogPolar": "torch_stn.transforms.polar",
+    "Polar": "torch_stn.transforms.polar",
+    "Rigid": "torch_stn.transforms.rigid",
+    "Sequence": "torch_stn.transforms.sequence",
     "sample": "torch_stn.sampling.sample",
     "warp": "torch_stn.warping",
 }

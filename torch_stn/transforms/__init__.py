@@ -5,13 +5,19 @@ TRANSFORMS.
 from torch_stn.transforms.base import Transform as Transform
 from torch_stn.transforms.basis import Basis as Basis
 from torch_stn.transforms.basis import BasisTransform as BasisTransform
+from torch_stn.transforms.bounded_affine import BoundedAffine as BoundedAffine
+from torch_stn.transforms.exponential_affine import ExponentialAffine as ExponentialAffine
 from torch_stn.transforms.maps import Map as Map
 from torch_stn.transforms.matrix import Affine as Affine
 from torch_stn.transforms.matrix import Attention as Attention
 from torch_stn.transforms.matrix import MatrixMap as MatrixMap
 from torch_stn.transforms.matrix import MatrixTransform as MatrixTransform
 from torch_stn.transforms.matrix import Translation as Translation
+from torch_stn.transforms.polar import LogPolar as LogPolar
+from torch_stn.transforms.polar import Polar as Polar
 from torch_stn.transforms.projective import Projective as Projective
+from torch_stn.transforms.rigid import Rigid as Rigid
+from torch_stn.transforms.sequence import Sequence as Sequence
 from torch_stn.transforms.similarity import Similarity as Similarity
 from torch_stn.transforms.thin_plate import ThinPlateSpline as ThinPlateSpline
 
@@ -19,8 +25,13 @@ from torch_stn.transforms.thin_plate import ThinPlateSpline as ThinPlateSpline
 TRANSFORMS: dict[str, type[Transform]] = {
     "translation": Translation,
     "attention": Attention,
+    "rigid": Rigid,
     "similarity": Similarity,
     "affine": Affine,
+    "affine-bounded": BoundedAffine,
+    "affine-exp": ExponentialAffine,
     "projective": Projective,
     "tps": ThinPlateSpline,
+    "polar": Polar,
+    "log-polar": LogPolar,
 }

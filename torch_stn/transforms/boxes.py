@@ -5,9 +5,9 @@ surface) is searched: first on a regular lattice, then, around the outermost lat
 lattices of half the width each, eight times over. Measured against 10^5 mapped points of each box, every family of this
 package is within 2e-5 normalised units (0.005 pixel at 512).
 
-A box whose max lies below its min along some axis, or with a coordinate that is not finite, is empty and becomes NaN; a box without extent is a
-point or a segment and is mapped as such. Points of the outline that the map sends nowhere (behind the camera, a fold)
-do not count; where none lands, the box is NaN. NaN boxes have zero gradient.
+A box whose max lies below its min along some axis, or with a coordinate that is not finite, is empty and becomes NaN;
+a box without extent is a point or a segment and is mapped as such. Points of the outline that the map sends nowhere
+(behind the camera, a fold) do not count; where none lands, the box is NaN. NaN boxes have zero gradient.
 """
 
 from collections.abc import Callable
@@ -81,7 +81,7 @@ def _outermost(land: Callable[[Tensor], Tensor], d: int, like: Tensor) -> Tensor
 
 
 def _on_faces(at: Tensor) -> Tensor:
-    """(..., 2 d faces, G, d - 1) -> points (..., 2 d, G, d) of the unit square or cube; face 2 k + end has x_k = end."""
+    """(..., 2 d faces, G, d - 1) -> points (..., 2 d, G, d) of the unit cube; face 2 k + end: x_k = end."""
     faces = []
     for face, on_face in enumerate(at.unbind(-3)):
         fixed = torch.full_like(on_face[..., :1], face % 2)

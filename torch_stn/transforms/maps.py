@@ -78,8 +78,8 @@ class Map(ABC):
     def jacobian(self, xy: Tensor) -> Tensor:
         """dT_i / dxy_j of :meth:`sources` at points ``xy`` (N or 1, *S, d): (N, *S, d, d), normalised over normalised.
 
-        Closed form for matrices, else one reverse-mode pass per axis. Its determinant is the local change of area: below
-        1 zooms in, below 0 is a fold. NaN where T leads nowhere. Differentiable, in theta and in ``xy``.
+        Closed form for matrices, else one reverse-mode pass per axis. Its determinant is the local change of area:
+        below 1 zooms in, below 0 is a fold. NaN where T leads nowhere. Differentiable, in theta and in ``xy``.
         """
         _checks.points(xy, self.dims, "xy")
         _checks.broadcast_batch("theta", self.batch, "xy", xy.shape[0])
@@ -251,7 +251,7 @@ class InverseMap(Map):
         solution = target
         for _ in range(self.iterations):
             residual, jacobian = self._linearise(solution, target)
-            if bool((residual.abs().amax(dim=-1) <= tolerance).all()):
+            if _holds(residual.abs().amax(dim=-1) <= tolerance):
                 break
             step = torch.linalg.solve_ex(jacobian, residual[..., None])[0][..., 0]
             solution = solution - step.nan_to_num(0.0).clamp(-self.max_step, self.max_step)
@@ -265,6 +265,14 @@ class InverseMap(Map):
         moved, slopes = pointwise_jacobian(self.forward_map.displacement, at.detach().clone())
         identity = torch.eye(self.dims, dtype=at.dtype, device=at.device)
         return at + moved.detach() - target, slopes.detach() + identity
+
+
+def _holds(conditions: Tensor) -> bool:
+    """Whether all conditions hold; under vmap nobody can say, and every iteration runs."""
+    try:
+        return bool(conditions.all())
+    except RuntimeError:
+        return False
 
 
 def pointwise_jacobian(function: Callable[[Tensor], Tensor], xy: Tensor) -> tuple[Tensor, Tensor]:
