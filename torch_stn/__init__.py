@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from torch_stn.transforms.sequence import Sequence as Sequence
     from torch_stn.transforms.similarity import Similarity as Similarity
     from torch_stn.transforms.thin_plate import ThinPlateSpline as ThinPlateSpline
+    from torch_stn.transforms.world import in_world as in_world
     from torch_stn.warping import warp as warp
 
 # Resolved on first use (PEP 562), so that `import torch_stn` and `stn --help` need no torch.
@@ -42,22 +43,23 @@ _HOMES = {
     "Affine": "torch_stn.transforms.matrix",
     "Attention": "torch_stn.transforms.matrix",
     "Basis": "torch_stn.transforms.basis",
+    "BoundedAffine": "torch_stn.transforms.bounded_affine",
+    "ExponentialAffine": "torch_stn.transforms.exponential_affine",
     "Interpolation": "torch_stn.sampling.interpolation",
     "LocalizationConv": "torch_stn.nn.localization",
     "LocalizationFC": "torch_stn.nn.localization",
+    "LogPolar": "torch_stn.transforms.polar",
     "Map": "torch_stn.transforms.maps",
+    "Polar": "torch_stn.transforms.polar",
     "Projective": "torch_stn.transforms.projective",
+    "Rigid": "torch_stn.transforms.rigid",
+    "Sequence": "torch_stn.transforms.sequence",
     "Similarity": "torch_stn.transforms.similarity",
     "SpatialTransformer": "torch_stn.nn.stn",
     "ThinPlateSpline": "torch_stn.transforms.thin_plate",
     "Transform": "torch_stn.transforms.base",
     "Translation": "torch_stn.transforms.matrix",
-    "BoundedAffine": "torch_stn.transforms.bounded_affine",
-    "ExponentialAffine": "torch_stn.transforms.exponential_affine",
-    "LogPolar": "torch_stn.transforms.polar",
-    "Polar": "torch_stn.transforms.polar",
-    "Rigid": "torch_stn.transforms.rigid",
-    "Sequence": "torch_stn.transforms.sequence",
+    "in_world": "torch_stn.transforms.world",
     "sample": "torch_stn.sampling.sample",
     "warp": "torch_stn.warping",
 }

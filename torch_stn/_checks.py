@@ -118,7 +118,7 @@ def every(fits: Tensor, name: str, wanted: str) -> None:
     try:
         if bool(fits.all()):
             return
-        first = int((~fits).flatten(1).any(dim=1).nonzero()[0])
+        first = int((~fits).reshape(len(fits), -1).any(dim=1).nonzero()[0])
     except RuntimeError:
         return
     raise ValueError(f"{name}: wanted {wanted}, got one that is not, sample {first}")

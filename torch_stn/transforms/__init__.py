@@ -20,6 +20,9 @@ from torch_stn.transforms.rigid import Rigid as Rigid
 from torch_stn.transforms.sequence import Sequence as Sequence
 from torch_stn.transforms.similarity import Similarity as Similarity
 from torch_stn.transforms.thin_plate import ThinPlateSpline as ThinPlateSpline
+from torch_stn.transforms.world import from_world as from_world
+from torch_stn.transforms.world import in_world as in_world
+from torch_stn.transforms.world import to_world as to_world
 
 # The names of the command line and of configs; each must be constructible without arguments.
 TRANSFORMS: dict[str, type[Transform]] = {
