@@ -166,6 +166,12 @@ class TestRigid:
         xyz = torch.zeros(2, 1, 3)
         found = torch.vmap(lambda t: family(t[None]).sources(xyz[:1])[0])(theta)  # nobody can look there
         assert torch.isfinite(found).all(dim=-1).tolist() == [[True], [False]]
+
+    @pytest.mark.slow
+    def test_a_compiled_zero_quaternion_pulls_at_nothing(self) -> None:
+        family = Rigid(3, rotation="quaternion")
+        theta = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0.5, 0, 0]])
+        xyz = torch.zeros(2, 1, 3)
         compiled = torch.compile(lambda t: family(t).sources(xyz), backend="aot_eager", fullgraph=True)
         theta.requires_grad_()
         found = compiled(theta)

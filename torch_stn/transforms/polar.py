@@ -63,9 +63,10 @@ class Polar(Transform):
         return radii / self.radius
 
     def displacement(self, theta: Tensor, xy: Tensor) -> Tensor:
-        radius, angle = self.radii((xy[..., 0] + 1) / 2), math.pi * (xy[..., 1] + 1)
+        # cos(pi (y + 1)) = -cos(pi y): adding the 1 would round the angle.
+        radius, angle = self.radii((xy[..., 0] + 1) / 2), math.pi * xy[..., 1]
         spoke = torch.stack([radius * angle.cos() / self.aspect, radius * angle.sin()], dim=-1)
-        return theta[:, None] + spoke - xy
+        return theta[:, None] - spoke - xy
 
     def map(self, theta: Tensor) -> "PolarMap":
         return PolarMap(self, theta)
@@ -148,10 +149,10 @@ class _FromPolar(Map):
         squared = x.square() + y.square()
         # At the centre neither the root nor the angle has a slope; they must not even be formed there.
         centre = squared == 0
+        x, y = torch.where(centre, torch.ones_like(x), x), torch.where(centre, torch.zeros_like(y), y)
         radius = torch.where(centre, torch.ones_like(squared), squared).sqrt()
-        angle = torch.atan2(y, torch.where(centre, torch.ones_like(x), x)).remainder(2 * math.pi)
         share = family.shares(torch.where(centre, torch.zeros_like(radius), radius))
-        found = torch.stack([2 * share - 1, angle / math.pi - 1], dim=-1) - xy
+        found = torch.stack([2 * share - 1, torch.atan2(-y, -x) / math.pi], dim=-1) - xy
         return torch.where(torch.isfinite(share)[..., None], found, torch.full_like(found, float("inf")))
 
     def inverse(self) -> Map:
