@@ -2,8 +2,8 @@
 
 A map that bends may push the middle of an edge, in 3-D of a face, further out than its ends. So the whole outline (the
 surface) is searched: first on a regular lattice, then, around the outermost lattice point of each edge (face), on
-lattices of half the width each, eight times over. Measured against 10^5 mapped points of each box, every family of this
-package is within 2e-5 normalised units (0.005 pixel at 512).
+lattices of half the width each, eight times over. Of 10^5 mapped points of a box none lies outside the box that is
+found, and in 2-D the outermost of them are within 2e-5 (tests/test_maps.py).
 
 A box whose max lies below its min along some axis, or with a coordinate that is not finite, is empty and becomes NaN;
 a box without extent is a point or a segment and is mapped as such. Points of the outline that the map sends nowhere
