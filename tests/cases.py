@@ -7,7 +7,21 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from torch_stn import Affine, Attention, Basis, Similarity, ThinPlateSpline, Transform, Translation
+from torch_stn import (
+    Affine,
+    Attention,
+    Basis,
+    BoundedAffine,
+    ExponentialAffine,
+    LogPolar,
+    Projective,
+    Rigid,
+    Sequence,
+    Similarity,
+    ThinPlateSpline,
+    Transform,
+    Translation,
+)
 from torch_stn.transforms import TRANSFORMS
 
 
@@ -40,7 +54,17 @@ FAMILIES: dict[str, Callable[[], Transform]] = {
     "translation 3-D": lambda: Translation(3),
     "attention 3-D": lambda: Attention(3),
     "affine 3-D": lambda: Affine(3),
+    "affine-bounded 3-D": lambda: BoundedAffine(3, aspect=(3, 1, 2)),
+    "affine-exp 3-D": lambda: ExponentialAffine(3),
+    "projective 3-D": lambda: Projective(3),
+    "rigid 3-D": lambda: Rigid(3),
+    "rigid 3-D, quaternion": lambda: Rigid(3, aspect=(2, 3, 1), rotation="quaternion"),
     "similarity, wide image": lambda: Similarity(aspect=2),
+    "similarity 3-D, quaternion": lambda: Similarity(3, rotation="quaternion"),
+    "log-polar, wide image": lambda: LogPolar(radius=0.9, inner=0.1, aspect=1.5),
+    "sequence of matrices": lambda: Sequence(Similarity(), Translation(), Projective()),
+    "sequence, global then local": lambda: Sequence(Affine(), ThinPlateSpline(3)),
+    "sequence, three kinds": lambda: Sequence(ThinPlateSpline(2), Rigid(), Attention()),
     "tps 3 x 5, smoothed": lambda: ThinPlateSpline((3, 5), regularization=0.1),
     "tps 2 x 2, to the corners": lambda: ThinPlateSpline(2, span=1.0),
     "tps, scattered points": scattered_spline,
@@ -70,9 +94,9 @@ def pictures(
 
 
 def thetas(transform: Transform, n: int = 2, spread: float = 0.08, seed: int = 0) -> Tensor:
-    """(n, *theta_shape) float64 around the identity: strong enough to be seen, too weak to fold the plane."""
+    """(n, *theta_shape) float64 around the identity, or where a head starts: strong enough to be seen, too weak to fold."""
     noise = torch.randn(n, *transform.theta_shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return transform.identity().double() + spread * noise
+    return (transform.identity() if transform.has_identity else transform.initial()).double() + spread * noise
 
 
 def inner_points(n: int, count: int, dims: int, reach: float = 0.9, seed: int = 0) -> Tensor:

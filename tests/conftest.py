@@ -11,7 +11,7 @@ import pytest
 import torch
 
 # Asserts of modules that are no test_*.py show their values only if pytest is told of them.
-pytest.register_assert_rewrite("family_contract", "interpolation_contract")
+pytest.register_assert_rewrite("family_contract", "map_contract", "interpolation_contract")
 
 # Two workers with two threads each would fight over two cores; the variable is for the commands that tests start.
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -35,6 +35,10 @@ def awake(stn: SpatialTransformer) -> SpatialTransformer:
     return stn
 
 
+# Polar coordinates move every picture: no theta of theirs is the identity.
+STILL = [name for name, family in FAMILIES.items() if family().has_identity]
+
+
 def at_rest(family: Transform) -> Tensor | None:
     """An exact identity also for families that start a little beside it."""
     return None if torch.equal(family.initial(), family.identity()) else family.identity()
@@ -54,7 +58,7 @@ class Backbone(nn.Module):
 
 
 class TestStart:
-    @pytest.mark.parametrize("name", FAMILIES)
+    @pytest.mark.parametrize("name", STILL)
     def test_it_starts_as_the_identity(self, name: str) -> None:
         family = FAMILIES[name]()
         size = (9, 7) if family.dims == 2 else (3, 4, 5)
@@ -218,7 +222,7 @@ class TestPrecision:
         assert theta.dtype == torch.float32
         assert torch.equal(theta, start.expand(3, -1)), "half precision rounds theta by up to 7 pixels at 3840"
 
-    @pytest.mark.parametrize("name", FAMILIES)
+    @pytest.mark.parametrize("name", STILL)
     def test_it_starts_as_the_identity_in_bfloat16_too(self, name: str) -> None:
         family = FAMILIES[name]()
         size = (9, 7) if family.dims == 2 else (3, 4, 5)

@@ -30,13 +30,20 @@ if TYPE_CHECKING:
     from torch_stn.sampling.splat import splat as splat
     from torch_stn.transforms.base import Transform as Transform
     from torch_stn.transforms.basis import Basis as Basis
+    from torch_stn.transforms.bounded_affine import BoundedAffine as BoundedAffine
+    from torch_stn.transforms.exponential_affine import ExponentialAffine as ExponentialAffine
     from torch_stn.transforms.maps import Map as Map
     from torch_stn.transforms.matrix import Affine as Affine
     from torch_stn.transforms.matrix import Attention as Attention
     from torch_stn.transforms.matrix import Translation as Translation
+    from torch_stn.transforms.polar import LogPolar as LogPolar
+    from torch_stn.transforms.polar import Polar as Polar
     from torch_stn.transforms.projective import Projective as Projective
+    from torch_stn.transforms.rigid import Rigid as Rigid
+    from torch_stn.transforms.sequence import Sequence as Sequence
     from torch_stn.transforms.similarity import Similarity as Similarity
     from torch_stn.transforms.thin_plate import ThinPlateSpline as ThinPlateSpline
+    from torch_stn.transforms.world import in_world as in_world
     from torch_stn.warping import warp as warp
 
 # Resolved on first use (PEP 562), so that `import torch_stn` and `stn --help` need no torch.
@@ -46,12 +53,18 @@ _HOMES = {
     "Basis": "torch_stn.transforms.basis",
     "CoarseToFineGradient": "torch_stn.sampling.gradients",
     "CoordinateGradient": "torch_stn.sampling.gradients",
+    "BoundedAffine": "torch_stn.transforms.bounded_affine",
+    "ExponentialAffine": "torch_stn.transforms.exponential_affine",
     "Interpolation": "torch_stn.sampling.interpolation",
     "LinearizedGradient": "torch_stn.sampling.gradients",
     "LocalizationConv": "torch_stn.nn.localization",
     "LocalizationFC": "torch_stn.nn.localization",
+    "LogPolar": "torch_stn.transforms.polar",
     "Map": "torch_stn.transforms.maps",
+    "Polar": "torch_stn.transforms.polar",
     "Projective": "torch_stn.transforms.projective",
+    "Rigid": "torch_stn.transforms.rigid",
+    "Sequence": "torch_stn.transforms.sequence",
     "Similarity": "torch_stn.transforms.similarity",
     "SpatialTransformer": "torch_stn.nn.stn",
     "ThinPlateSpline": "torch_stn.transforms.thin_plate",
@@ -59,6 +72,7 @@ _HOMES = {
     "Translation": "torch_stn.transforms.matrix",
     "count": "torch_stn.sampling.splat",
     "label_probabilities": "torch_stn.sampling.labels",
+    "in_world": "torch_stn.transforms.world",
     "sample": "torch_stn.sampling.sample",
     "sample_labels": "torch_stn.sampling.labels",
     "spatial_gradient": "torch_stn.sampling.slopes",

@@ -161,3 +161,20 @@ def theta(value: object, shapes: Sequence[tuple[int, ...]], family: str) -> Tens
         return natural if natural.dtype == torch.float64 else natural.float()
     wanted = " or ".join(str(("N", *shape)).replace("'", "") for shape in shapes)
     raise ValueError(f"theta: {family} wanted {wanted}, got {describe(given)}")
+
+
+def every(fits: Tensor, name: str, wanted: str) -> None:
+    """All of a batch (N, ...) of truths, where a look at the values is cheap; else what does not fit must have a
+    defined value.
+
+    A GPU would have to be waited for, and a compiled graph or a vmap has no values to look at.
+    """
+    if torch.compiler.is_compiling() or fits.device.type != "cpu":
+        return
+    try:
+        if bool(fits.all()):
+            return
+        first = int((~fits).reshape(len(fits), -1).any(dim=1).nonzero()[0])
+    except RuntimeError:
+        return
+    raise ValueError(f"{name}: wanted {wanted}, got one that is not, sample {first}")

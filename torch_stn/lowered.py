@@ -70,6 +70,24 @@ def matrix_displacement(
     return torch.where(inside, displacement, torch.full_like(displacement, float("inf")))
 
 
+def matrix_jacobian(
+    matrix: Tensor,  # (N, d, d + 1) or (N, d + 1, d + 1)
+    xy: Tensor,  # (N or 1, M, d)
+) -> Tensor:  # (N, M, d, d)
+    """d(T(xy) - xy) / dxy of a matrix; projective: (m_ij - T_i m_wj) / w - delta_ij, NaN where w <= W_EPS."""
+    d = xy.shape[-1]
+    identity = torch.eye(d, dtype=matrix.dtype, device=matrix.device)
+    linear = matrix[:, None, :d, :d]
+    if matrix.shape[-2] == d:
+        return (linear - identity).expand(max(matrix.shape[0], xy.shape[0]), xy.shape[1], -1, -1)
+    w = (matrix[:, None, d, :d] * xy).sum(dim=-1) + matrix[:, None, d, d]
+    inside = w > W_EPS
+    w = torch.where(inside, w, torch.ones_like(w))[..., None, None]
+    sources = torch.where(inside[..., None], xy + matrix_displacement(matrix, xy), torch.zeros_like(xy))
+    slopes = (linear - sources[..., None] * matrix[:, None, None, d, :d]) / w - identity
+    return torch.where(inside[..., None, None], slopes, torch.full_like(slopes, float("nan")))
+
+
 def points(
     form: Lowered, size: Sequence[int], base: Sequence[Tensor], scale: Sequence[float], *, align_corners: bool = False
 ) -> Tensor:  # (N, *size, d)
@@ -83,7 +101,7 @@ def points(
         coordinates = planes(form.matrix.to(base[0]), size, base, scale, align_corners)
         # Planar in memory, (N, d, *size): samplers read it as fast, and interleaving would be one more pass.
         return torch.stack(torch.broadcast_tensors(*coordinates), dim=1).movedim(1, -1)
-    moved = _displacement(form, size, base[0])
+    moved = _as_field(form, base[0])
     grid = torch.stack(torch.meshgrid(*reversed(base), indexing="ij")[::-1], dim=-1)
     scales = torch.stack([torch.full_like(base[0][0], s) for s in scale])
     return torch.addcmul(grid, moved, scales)
@@ -139,10 +157,20 @@ def _along(values: Tensor, axis: int, d: int) -> Tensor:
     return values.reshape(values.shape[0], *[values.shape[1] if k == d - 1 - axis else 1 for k in range(d)])
 
 
-def _displacement(form: Basis | Field, size: Sequence[int], like: Tensor) -> Tensor:
-    """Normalised displacement of every output pixel, (N, *size, d)."""
+def displacement(
+    form: Lowered,
+    xy: Tensor,  # (*size, d), the base grid of the size that the form was made for
+) -> Tensor:  # (N, *size, d)
+    """The normalised displacement of every output pixel, exactly 0 at the identity."""
+    if isinstance(form, Matrix):
+        return matrix_displacement(form.matrix, xy.flatten(0, -2)[None]).unflatten(1, tuple(xy.shape[:-1]))
+    return _as_field(form, xy)
+
+
+def _as_field(form: Basis | Field, like: Tensor) -> Tensor:
+    """Normalised displacement of every output pixel, (N, *size, d), in the dtype of ``like``."""
     if isinstance(form, Field):
         return form.displacement.to(like.dtype)
     with torch.autocast(like.device.type, enabled=False):
         moved = torch.matmul(form.basis.to(like.dtype).flatten(0, -2), form.coefficients.to(like.dtype))
-    return moved.unflatten(1, tuple(size))
+    return moved.unflatten(1, tuple(form.basis.shape[:-1]))

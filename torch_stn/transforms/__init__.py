@@ -5,22 +5,36 @@ TRANSFORMS.
 from torch_stn.transforms.base import Transform as Transform
 from torch_stn.transforms.basis import Basis as Basis
 from torch_stn.transforms.basis import BasisTransform as BasisTransform
+from torch_stn.transforms.bounded_affine import BoundedAffine as BoundedAffine
+from torch_stn.transforms.exponential_affine import ExponentialAffine as ExponentialAffine
 from torch_stn.transforms.maps import Map as Map
 from torch_stn.transforms.matrix import Affine as Affine
 from torch_stn.transforms.matrix import Attention as Attention
 from torch_stn.transforms.matrix import MatrixMap as MatrixMap
 from torch_stn.transforms.matrix import MatrixTransform as MatrixTransform
 from torch_stn.transforms.matrix import Translation as Translation
+from torch_stn.transforms.polar import LogPolar as LogPolar
+from torch_stn.transforms.polar import Polar as Polar
 from torch_stn.transforms.projective import Projective as Projective
+from torch_stn.transforms.rigid import Rigid as Rigid
+from torch_stn.transforms.sequence import Sequence as Sequence
 from torch_stn.transforms.similarity import Similarity as Similarity
 from torch_stn.transforms.thin_plate import ThinPlateSpline as ThinPlateSpline
+from torch_stn.transforms.world import from_world as from_world
+from torch_stn.transforms.world import in_world as in_world
+from torch_stn.transforms.world import to_world as to_world
 
 # The names of the command line and of configs; each must be constructible without arguments.
 TRANSFORMS: dict[str, type[Transform]] = {
     "translation": Translation,
     "attention": Attention,
+    "rigid": Rigid,
     "similarity": Similarity,
     "affine": Affine,
+    "affine-bounded": BoundedAffine,
+    "affine-exp": ExponentialAffine,
     "projective": Projective,
     "tps": ThinPlateSpline,
+    "polar": Polar,
+    "log-polar": LogPolar,
 }

@@ -37,6 +37,7 @@ class Transform(nn.Module):
 
     dims: int = 2
     theta_shape: tuple[int, ...]  # the natural shape of one theta, without the batch
+    has_identity: bool = True  # whether some theta moves nothing; polar coordinates have none
 
     @property
     def num_params(self) -> int:
@@ -45,7 +46,7 @@ class Transform(nn.Module):
 
     @abstractmethod
     def identity(self) -> Tensor:
-        """The theta of the identity map, in its natural shape, float32."""
+        """The theta of the identity map, in its natural shape, float32. ValueError where ``has_identity`` is False."""
         raise NotImplementedError(f"{type(self).__name__}.identity")
 
     def initial(self) -> Tensor:

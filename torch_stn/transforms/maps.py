@@ -3,14 +3,14 @@ with the picture.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from torch_stn import _checks, lowered
-from torch_stn.coordinates import as_list, base_grid
+from torch_stn.coordinates import as_list, base_grid, half_extents
 from torch_stn.transforms.boxes import map_boxes
 
 if TYPE_CHECKING:
@@ -67,10 +67,56 @@ class Map(ABC):
         return self.inverse().sources(xy)
 
     def boxes(self, boxes: Tensor) -> Tensor:
-        """Boxes (N, B, 2d) of the input picture -> the tight axis-aligned boxes around them in the output,
-        normalised.
+        """Boxes (N or 1, B, 2d) of the input picture -> the tight axis-aligned boxes around what they hold in the
+        output, (N, B, 2d), normalised.
+
+        (x_min, y_min[, z_min], x_max, y_max[, z_max]). Exact for affine maps; for others the whole outline (in 3-D the
+        surface) is searched, see torch_stn.transforms.boxes, which also says what an empty box becomes.
         """
         return map_boxes(self.points, boxes)
+
+    def jacobian(self, xy: Tensor) -> Tensor:
+        """dT_i / dxy_j of :meth:`sources` at points ``xy`` (N or 1, *S, d): (N, *S, d, d), normalised over normalised.
+
+        Closed form for matrices, else one reverse-mode pass per axis. Its determinant is the local change of area:
+        below 1 zooms in, below 0 is a fold. NaN where T leads nowhere. Differentiable, in theta and in ``xy``.
+        """
+        _checks.points(xy, self.dims, "xy")
+        _checks.broadcast_batch("theta", self.batch, "xy", xy.shape[0])
+        flat = as_list(xy.to(self.dtype))
+        slopes = self.displacement_jacobian(flat)
+        slopes = slopes + torch.eye(self.dims, dtype=slopes.dtype, device=slopes.device)
+        return slopes.reshape(slopes.shape[0], *xy.shape[1:], self.dims)
+
+    def displacement_jacobian(self, xy: Tensor) -> Tensor:
+        """d(T(xy) - xy) / dxy for points (N or 1, M, d): (N, M, d, d); exactly 0 at the identity."""
+        moved, slopes = pointwise_jacobian(self.displacement, xy.expand(max(self.batch, xy.shape[0]), -1, -1))
+        finite = torch.isfinite(moved).all(dim=-1)[..., None, None]
+        return torch.where(finite, slopes, torch.full_like(slopes, float("nan")))
+
+    def displacement_field(
+        self,
+        size: Sequence[int],
+        *,
+        in_size: Sequence[int] | None = None,
+        units: str = "normalized",
+        align_corners: bool = False,
+    ) -> Tensor:
+        """T(xy) - xy at the centre of every pixel of an output of ``size``: (N, *size, d), as other tools store fields.
+
+        Args:
+            units: "normalized", or "pixel": pixels of an input of ``in_size`` (None: ``size``), which is what
+                ``sample(..., units="displacement")`` reads.
+        """
+        size = _checks.size(size, self.dims, None)
+        _checks.one_of("units", units, ("normalized", "pixel"))
+        form = self.lower(size, align_corners=align_corners)
+        xy = base_grid(size, align_corners=align_corners, dtype=self.dtype, device=self.device)
+        moved = lowered.displacement(form, xy)
+        if units == "normalized":
+            return moved
+        half = half_extents(_checks.size(in_size, self.dims, size), align_corners)
+        return moved * torch.stack([torch.full_like(moved[..., 0], pixels) for pixels in half], dim=-1)
 
     def inverse(self) -> "Map":
         """The map that undoes this one: ``m.inverse().sources(m.sources(xy)) = xy``."""
@@ -131,7 +177,16 @@ class ComposedMap(Map):
         return self.second.device
 
     def displacement(self, xy: Tensor) -> Tensor:
-        inner = self.second.displacement(xy)
+        return self._add_first(xy, self.second.displacement(xy))
+
+    def lower(self, size: Sequence[int], *, align_corners: bool = False) -> lowered.Lowered:
+        xy = base_grid(size, align_corners=align_corners, dtype=self.dtype, device=self.device)
+        # The second map by its own lowered form: a spline then brings its constant basis instead of making it anew.
+        inner = lowered.displacement(self.second.lower(size, align_corners=align_corners), xy)
+        return lowered.Field(self._add_first(xy.flatten(0, -2)[None], inner.flatten(1, -2)).unflatten(1, tuple(size)))
+
+    def _add_first(self, xy: Tensor, inner: Tensor) -> Tensor:
+        """The displacement of both, given that of the second map."""
         # A point that is outside already must not meet first's theta: 0 * inf would make its gradient NaN.
         finite = torch.isfinite(inner).all(dim=-1, keepdim=True)
         inner = torch.where(finite, inner, torch.zeros_like(inner))
@@ -139,7 +194,11 @@ class ComposedMap(Map):
         return torch.where(finite, total, torch.full_like(total, float("inf")))
 
     def inverse(self) -> Map:
-        return ComposedMap(self.second.inverse(), self.first.inverse())
+        return self.second.inverse().then(self.first.inverse())
+
+    def then(self, other: Map) -> Map:
+        # Neighbouring matrices of a chain become one, whichever way the chain was put together.
+        return self.first.then(self.second.then(other))
 
 
 class InverseMap(Map):
@@ -178,6 +237,12 @@ class InverseMap(Map):
     def inverse(self) -> Map:
         return self.forward_map
 
+    def displacement_jacobian(self, xy: Tensor) -> Tensor:
+        xy = xy.expand(max(self.batch, xy.shape[0]), -1, -1)
+        identity = torch.eye(self.dims, dtype=xy.dtype, device=xy.device)
+        forward = self.forward_map.displacement_jacobian(xy + self.displacement(xy)) + identity
+        return torch.linalg.inv_ex(forward)[0] - identity
+
     def _solve(self, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Newton from the target itself: the solution, dT/ds there, and which points converged; nothing of it has a
         gradient.
@@ -186,7 +251,7 @@ class InverseMap(Map):
         solution = target
         for _ in range(self.iterations):
             residual, jacobian = self._linearise(solution, target)
-            if bool((residual.abs().amax(dim=-1) <= tolerance).all()):
+            if _holds(residual.abs().amax(dim=-1) <= tolerance):
                 break
             step = torch.linalg.solve_ex(jacobian, residual[..., None])[0][..., 0]
             solution = solution - step.nan_to_num(0.0).clamp(-self.max_step, self.max_step)
@@ -196,11 +261,23 @@ class InverseMap(Map):
         return solution, torch.where(converged[..., :1, None], jacobian, identity), converged
 
     def _linearise(self, at: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """T(at) - target and the Jacobian dT/dxy (N, M, d, d); T acts on each point alone, so d backward passes give
-        all of it.
-        """
-        # torch.func's reverse mode also works in inference mode, and through every op that has a gradient.
-        moved, pull, *_ = torch.func.vjp(self.forward_map.displacement, at.detach().clone())
+        """T(at) - target and the Jacobian dT/dxy (N, M, d, d), both without gradients."""
+        moved, slopes = pointwise_jacobian(self.forward_map.displacement, at.detach().clone())
         identity = torch.eye(self.dims, dtype=at.dtype, device=at.device)
-        rows = [pull(row.expand_as(at))[0] for row in identity]
-        return at + moved.detach() - target, torch.stack(rows, dim=-2).detach() + identity
+        return at + moved.detach() - target, slopes.detach() + identity
+
+
+def _holds(conditions: Tensor) -> bool:
+    """Whether all conditions hold; under vmap nobody can say, and every iteration runs."""
+    try:
+        return bool(conditions.all())
+    except RuntimeError:
+        return False
+
+
+def pointwise_jacobian(function: Callable[[Tensor], Tensor], xy: Tensor) -> tuple[Tensor, Tensor]:
+    """The values (N, M, d) of a function of each point alone, and its Jacobian (N, M, d, d), by d backward passes."""
+    # torch.func's reverse mode also works in inference mode, and through every op that has a gradient.
+    values, pull, *_ = torch.func.vjp(function, xy)
+    identity = torch.eye(xy.shape[-1], dtype=xy.dtype, device=xy.device)
+    return values, torch.stack([pull(row.expand_as(values))[0] for row in identity], dim=-2)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from torch_stn import _checks, lowered
 from torch_stn.transforms.base import Transform
-from torch_stn.transforms.maps import Map
+from torch_stn.transforms.boxes import map_boxes
+from torch_stn.transforms.maps import ComposedMap, Map
 
 
 class MatrixMap(Map):
@@ -35,6 +36,12 @@ class MatrixMap(Map):
     def lower(self, size: Sequence[int], *, align_corners: bool = False) -> lowered.Lowered:
         return lowered.Matrix(self.matrix)
 
+    def displacement_jacobian(self, xy: Tensor) -> Tensor:
+        return lowered.matrix_jacobian(self.matrix, xy)
+
+    def boxes(self, boxes: Tensor) -> Tensor:
+        return map_boxes(self.points, boxes, affine=self.matrix.shape[1] == self.dims)
+
     def inverse(self) -> "MatrixMap":
         """In closed form. A singular matrix gives points that are not finite, which samplers read as outside; it
         never raises.
@@ -43,6 +50,8 @@ class MatrixMap(Map):
         return MatrixMap(inverse[:, : self.matrix.shape[1]])
 
     def then(self, other: Map) -> Map:
+        if isinstance(other, ComposedMap) and isinstance(other.first, MatrixMap):
+            return self.then(other.first).then(other.second)
         if not isinstance(other, MatrixMap):
             return super().then(other)
         if other.dims != self.dims:

@@ -1,19 +1,20 @@
-"""The plane homography."""
+"""The homography of the plane and of space."""
 
 import torch
 from torch import Tensor
 
 from torch_stn import _checks
+from torch_stn.transforms.maps import Map
 from torch_stn.transforms.matrix import MatrixTransform
 
 
 class Projective(MatrixTransform):
-    """x_s = (t11 x + t12 y + t13) / w, y_s likewise, w = t31 x + t32 y + 1: theta (N, 8), row by row.
+    """x_s = (t11 x + t12 y + t13) / w, y_s likewise, w = t31 x + t32 y + 1: theta (N, 8), row by row; 3-D (N, 15).
 
-    A full matrix (N, 3, 3) is taken as it is; its scale does not matter, its sign does: a point with w <= 1e-6 is
-    behind the camera, hence outside the image (padding value, zero gradient, False in the mask).
+    A full matrix (N, 3, 3), 3-D (N, 4, 4), is taken as it is; its scale does not matter, its sign does: a point with
+    w <= 1e-6 is behind the camera, hence outside the image (padding value, zero gradient, False in the mask).
 
-    Source: Jaderberg et al. 2015, section 3.2 (8 parameters). Identity: (1, 0, 0, 0, 1, 0, 0, 0).
+    Source: Jaderberg et al. 2015, section 3.2 (8 parameters). Identity: the rows of the unit matrix.
 
     Example:
         >>> theta = torch.tensor([[1.0, 0, 0, 0, 1, 0, 0.5, 0]])
@@ -21,23 +22,21 @@ class Projective(MatrixTransform):
         [[[0.6669999957084656, 0.0]]]
     """
 
-    theta_shape = (8,)
-
-    def __init__(self) -> None:
-        super().__init__(dims=2)
-
-    def extra_repr(self) -> str:
-        return ""
+    def __init__(self, dims: int = 2) -> None:
+        super().__init__(dims)
+        self.theta_shape = ((dims + 1) ** 2 - 1,)
 
     def identity(self) -> Tensor:
-        return torch.tensor([1.0, 0, 0, 0, 1, 0, 0, 0])
+        return torch.eye(self.dims + 1).flatten()[:-1]
 
-    def forward(self, theta: Tensor):  # type: ignore[no-untyped-def]
-        if isinstance(theta, Tensor) and theta.dim() == 3 and theta.shape[1:] == (3, 3):
-            return self.map(_checks.theta(theta, [(3, 3)], "Projective"))
+    def forward(self, theta: Tensor) -> Map:
+        full = (self.dims + 1, self.dims + 1)
+        if isinstance(theta, Tensor) and theta.dim() == 3 and theta.shape[1:] == full:
+            return self.map(_checks.theta(theta, [full], type(self).__name__))
         return super().forward(theta)
 
     def matrix(self, theta: Tensor) -> Tensor:
         if theta.dim() == 3:
             return theta
-        return torch.cat([theta, torch.ones_like(theta[:, :1])], dim=-1).unflatten(-1, (3, 3))
+        full = torch.cat([theta, torch.ones_like(theta[:, :1])], dim=-1)
+        return full.unflatten(-1, (self.dims + 1, self.dims + 1))

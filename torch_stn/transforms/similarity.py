@@ -1,21 +1,23 @@
-"""Rotation, isotropic scale and translation in the plane."""
+"""Rotation, isotropic scale and translation."""
 
-import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from torch_stn.transforms.matrix import MatrixTransform
+from torch_stn.transforms.rotation import RotationTransform
 
 
-class Similarity(MatrixTransform):
-    """x_s = exp(l) R(a) x_t + t: theta (N, 4) = (a, l, t_x, t_y), radians, log-scale, normalised; the identity is 0.
+class Similarity(RotationTransform):
+    """x_s = exp(l) R x_t + t: theta (N, R + 1 + d) = (rotation, l, t_x, t_y[, t_z]); 2-D: (a, l, t_x, t_y).
 
-    The scale is an exponential, so the map can always be inverted. ``aspect`` = width / height of the image in pixels:
-    the rotation is a rotation of *pixels*; on an image that is not square, a rotation of normalised coordinates would
-    be a shear.
+    Radians, log-scale, normalised. The scale is an exponential, so the map can always be inverted. The rotation is that
+    of :class:`Rigid`: one of *pixels*, an angle in 2-D, in 3-D an axis-angle vector or a quaternion.
 
-    Raises: ValueError where ``aspect`` is not positive.
+    Args:
+        aspect: width / height of the image in pixels, or its extents (x, y[, z]) in pixels or millimetres.
+        rotation: "angle" in 2-D, "axis-angle" (the default) or "quaternion" in 3-D.
+    Raises: ValueError naming dims, aspect or rotation; for a zero quaternion as :class:`Rigid`.
 
     Example:
         >>> import math
@@ -24,22 +26,14 @@ class Similarity(MatrixTransform):
         [[[0.0, 1.0]]]
     """
 
-    theta_shape = (4,)
-
-    def __init__(self, aspect: float = 1.0) -> None:
-        super().__init__(dims=2)
-        if not 0 < aspect < math.inf:
-            raise ValueError(f"aspect: wanted width / height, finite and > 0, got {aspect!r}")
-        self.aspect = aspect
-
-    def extra_repr(self) -> str:
-        return f"aspect={self.aspect}"
+    def __init__(self, dims: int = 2, *, aspect: float | Sequence[float] = 1.0, rotation: str | None = None) -> None:
+        super().__init__(dims, aspect, rotation)
+        self.theta_shape = (len(self.rotation_identity) + 1 + dims,)
 
     def identity(self) -> Tensor:
-        return torch.zeros(4)
+        return torch.tensor(self.rotation_identity + [0.0] * (1 + self.dims))
 
     def matrix(self, theta: Tensor) -> Tensor:
-        angle, log_scale, tx, ty = theta.unbind(-1)
-        cos, sin = log_scale.exp() * angle.cos(), log_scale.exp() * angle.sin()
-        rows = [torch.stack([cos, -sin / self.aspect, tx], dim=-1), torch.stack([sin * self.aspect, cos, ty], dim=-1)]
-        return torch.stack(rows, dim=-2)
+        numbers, log_scale, shift = theta.split([len(self.rotation_identity), 1, self.dims], dim=-1)
+        linear = log_scale.exp()[..., None] * self.in_normalized(self.rotate(numbers))
+        return torch.cat([linear, shift[..., None]], dim=-1)
