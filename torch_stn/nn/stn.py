@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import reduce
+from math import prod
 from typing import Literal, overload
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch_stn import _checks
 from torch_stn.coordinates import to_pixel
 from torch_stn.nn.head import RegressionHead
+from torch_stn.nn.localization import output_shape
 from torch_stn.sampling.interpolation import Interpolation
 from torch_stn.sampling.read import check_options
 from torch_stn.transforms.base import Transform
@@ -75,7 +77,9 @@ class SpatialTransformer(nn.Module):
         if count < 1:
             raise ValueError(f"count: wanted at least 1, got {count}")
         if iterations < 1 or (iterations > 1 and count > 1):
-            raise ValueError(f"iterations: wanted at least 1, and 1 where count > 1, got {iterations} with count={count}")
+            raise ValueError(
+                f"iterations: wanted at least 1, and 1 where count > 1, got {iterations} with count={count}"
+            )
         check_options(mode, padding_mode, edge, transform.dims, backend)
         self.features = features
         self.transform = transform
@@ -191,15 +195,7 @@ def _out_features(features: nn.Module, in_shape: Sequence[int] | None) -> int:
         return known
     if in_shape is None:
         raise ValueError(f"in_shape: wanted (C, H, W), since {type(features).__name__} has no out_features, got None")
-    parameter = next(features.parameters(), None)
-    like = parameter if parameter is not None else torch.empty(0)
-    # In eval mode, on a batch of one: batch statistics stay as they are, and so does who was frozen.
-    were_training = [module for module in features.modules() if module.training]
-    with torch.no_grad():
-        width = features.eval()(like.new_zeros(1, *in_shape)).numel()
-    for module in were_training:
-        module.training = True
-    return width
+    return prod(output_shape(features, in_shape))
 
 
 def _start(transform: Transform, count: int, init: Tensor | None) -> Tensor:
