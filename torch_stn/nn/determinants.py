@@ -8,7 +8,7 @@ from torch_stn.transforms.maps import Map
 
 
 def lattice(map: Map, cells: int) -> tuple[Tensor, Tensor]:
-    """The corners of ``cells`` ^ d cells over [-1, 1]^d, (cells + 1, ..., d), and where they read, with a batch axis."""
+    """The corners of ``cells`` ^ d cells over [-1, 1]^d, (cells + 1, ..., d), and where they read, by batch."""
     corners = base_grid((cells + 1,) * map.dims, align_corners=True, dtype=map.dtype, device=map.device)
     return corners, map.sources(corners[None])
 

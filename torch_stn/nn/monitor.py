@@ -100,7 +100,7 @@ class Monitor:
             self._hooks.append(module.head.register_forward_hook(watched.see))
 
     def know(self, truth: Map, labels: Tensor | None = None) -> None:
-        """Tell the pose of the next batch: ``truth`` maps its images to upright ones (as the picture was distorted), and
+        """Tell the pose of the batch of each next step: ``truth`` is how its pictures were made from upright ones, and
         ``labels`` (N,) are the classes within which the spread is taken; None: all in one.
         """
         self._truth = (truth, labels)
@@ -201,7 +201,7 @@ class _Log:
             self.numbers = dict(zip(NAMES, row, strict=True))
             self.observed += 1
             wrong = _wrong(self.numbers, limits, self.observed)
-            self.since = {kind: (step, 0) for kind in wrong} | {k: v for k, v in self.since.items() if k in wrong}
+            self.since = dict.fromkeys(wrong, (step, 0)) | {k: v for k, v in self.since.items() if k in wrong}
             for kind, words in wrong.items():
                 first, times = self.since[kind]
                 self.since[kind] = (first, times + 1)

@@ -15,9 +15,9 @@ CELLS = 8  # each way, of the lattice on which maps are asked
 
 
 def identity_distance(map: Map, *, cells: int = CELLS) -> Tensor:
-    """How far points are moved: the mean of |T(xy) - xy|^2 over a lattice of (cells + 1)^d points over all of the output.
+    """How far points are moved: the mean of |T(xy) - xy|^2 over a lattice of (cells + 1)^d points on all of the output.
 
-    In normalised units squared: 1 is half the image. Points that read nowhere (behind a homography's camera) count 0.
+    In normalised units, squared: 1 is half the image. Points that read nowhere (behind a homography's camera) count 0.
 
     Example:
         >>> from torch_stn import Translation
@@ -66,9 +66,10 @@ def negative_determinants(map: Map, *, margin: float = 0.0, cells: int = CELLS) 
 
 
 def bending_energy(transform: Transform, theta: Tensor) -> Tensor:
-    """Mean over the batch of a spline's bending energy: the integral of its squared second derivatives, 0 for affine maps.
+    """Mean over the batch of a spline's bending energy: the integral of its squared second derivatives, 0 for an
+    affine map.
 
-    Args: transform, one that has ``bending_energy(theta)``: ThinPlateSpline; theta (N, K, 2) or (N, 2 K).
+    Args: transform, one that has ``bending_energy(theta)``: ThinPlateSpline; theta (N, K, d) or (N, d K).
     Raises: TypeError for a family without one.
     Source: Bookstein 1989.
 
@@ -80,9 +81,7 @@ def bending_energy(transform: Transform, theta: Tensor) -> Tensor:
     """
     energy = getattr(transform, "bending_energy", None)
     if energy is None:
-        raise TypeError(
-            f"transform: wanted a family with a bending energy, ThinPlateSpline, got {type(transform).__name__}"
-        )
+        raise TypeError(f"transform: wanted a ThinPlateSpline, which can bend, got {type(transform).__name__}")
     return energy(theta).mean()
 
 

@@ -45,8 +45,8 @@ def prepend(
 ) -> Prepended:
     """Put a spatial transformer in front of any model: ``prepend(model, "affine", (3, 224, 224))``.
 
-    It starts as the identity, so a trained model stays as good as it was; where ``size`` is None it sees pictures of the
-    size that it knows.
+    It starts as the identity, so a trained model stays as good as it was; where ``size`` is None it sees pictures of
+    the size that it knows.
 
     Args:
         transform: an object, or its name on the command line ("affine", "tps", ...).

@@ -28,9 +28,9 @@ class SpatialTransformer(nn.Module):
     as bias, so that whatever ``features`` are, the module starts as the identity. The head runs in float32 with
     autocast off: in bfloat16, theta would be off by pixels.
 
-    With ``iterations`` = n > 1 it is an inverse-compositional transformer: the same features and head look n times, each
-    time at the picture as warped so far, and say what is still to be done; the maps compose, T = T_1 o T_2 o ... o T_n,
-    and each warp reads the original image, once. So nothing blurs, and what the first look cut off comes back.
+    With ``iterations`` = n > 1 it is an inverse-compositional transformer: the same features and head look n times,
+    each time at the picture as warped so far, and say what is still to be done; the maps compose, T = T_1 o T_2 o ...
+    o T_n, and each warp reads the original image, once. So nothing blurs, and what one look cut off comes back.
 
     Args:
         features: any module (N, C, H, W) -> (N, ...) that ends before the regression; flattened.
@@ -77,9 +77,7 @@ class SpatialTransformer(nn.Module):
         if count < 1:
             raise ValueError(f"count: wanted at least 1, got {count}")
         if iterations < 1 or (iterations > 1 and count > 1):
-            raise ValueError(
-                f"iterations: wanted at least 1, and 1 where count > 1, got {iterations} with count={count}"
-            )
+            raise ValueError(f"iterations: wanted at least 1, and 1 with count > 1, got {iterations} and count={count}")
         check_options(mode, padding_mode, edge, transform.dims, backend)
         self.features = features
         self.transform = transform
@@ -95,7 +93,7 @@ class SpatialTransformer(nn.Module):
         self.head = RegressionHead(_out_features(features, in_shape), count * transform.num_params)
         start = _start(transform, count, init)
         before = iterations > 1 and init is not None
-        # In the head, which keeps what it holds in float32; a constant, like those of transforms, and not in checkpoints.
+        # In the head, which keeps what it holds in float32; a constant like those of transforms: not in checkpoints.
         self.head.register_buffer("start", start[None] if before else None, persistent=False)
         with torch.no_grad():
             self.head.weight.zero_()
@@ -127,8 +125,8 @@ class SpatialTransformer(nn.Module):
 
     def boxes(self, theta: Tensor, in_size: Sequence[int]) -> Tensor:
         """The crop each transformer looks at: the tight box around its sampling frame, in pixels of an input of
-        ``in_size``, (N, 2 d), for count > 1 (N, count, 2 d): x_min, y_min, x_max, y_max. Pixel centres count from 0: all
-        of an image is (-0.5, -0.5, W - 0.5, H - 0.5). Gradients flow to theta.
+        ``in_size``, (N, 2 d), for count > 1 (N, count, 2 d): x_min, y_min, x_max, y_max. Pixel centres count from 0:
+        all of an image is (-0.5, -0.5, W - 0.5, H - 0.5). Gradients flow to theta.
         """
         size = _checks.size(in_size, self.transform.dims, None)
         whole = theta.new_tensor([-1.0] * len(size) + [1.0] * len(size))[None, None]
