@@ -1,6 +1,6 @@
 """Why does a transformer not align? Each way to go wrong beside the same run without it.
 
-    python examples/failure_modes.py [name ...]
+    python examples/failure_modes.py ["name" ...] [seed=0 ...]
 
 Small networks, 1,000 steps on the 5,000 digits of the `lab` extra, distorted as RTS (turned, scaled, shifted on
 42 x 42) or R (turned) in the paper. docs/why-does-my-stn-not-align.md tells what came out.
@@ -51,6 +51,12 @@ def direct() -> nn.Module:
     return nn.Sequential(transformer(42, 21), classifier(441))
 
 
+def small(averaged: bool) -> nn.Module:
+    """A third of the side, by averaging what was aligned at 42 x 42, or straight from the transformer."""
+    size, last = (42, nn.AvgPool2d(3)) if averaged else (14, nn.Identity())
+    return nn.Sequential(transformer(42, size), last, classifier(196))
+
+
 def random_head() -> nn.Module:
     """A head with Kaiming's weights instead of zeros."""
     model = pooled()
@@ -81,6 +87,8 @@ RUNS: dict[str, tuple[str, Callable[[], nn.Module], float, bool]] = {
     "normalised, padded with black": ("rts", lambda: pooled(fill=BLACK), 1.0, True),
     "Kaiming head": ("rts", random_head, 1.0, False),
     "written at 21 x 21": ("rts", direct, 1.0, False),
+    "averaged to 14 x 14": ("rts", lambda: small(True), 1.0, False),
+    "written at 14 x 14": ("rts", lambda: small(False), 1.0, False),
     "pictures": ("r", on_pictures, 1.0, False),
     "feature maps": ("r", on_feature_maps, 1.0, False),
     "localisation at 1/100": ("rts", pooled, 0.01, False),
@@ -138,20 +146,19 @@ def run(name: str, seed: int = 0) -> dict[str, object]:
 
 
 def main() -> None:
-    """Run those named, or all; results/examples/failure_modes.json keeps the last run of each."""
+    """Run those named, or all; results/examples/failure_modes.json keeps the last run of each name and seed."""
     torch.set_num_threads(1)
     path = Path(__file__).resolve().parents[1] / "results" / "examples" / "failure_modes.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = {row["run"]: row for row in json.loads(path.read_text())["runs"]} if path.exists() else {}
-    for name in sys.argv[1:] or RUNS:
-        rows[name] = run(name)
-        print(rows[name], flush=True)
-        record = {
-            "command": "python examples/failure_modes.py",
-            "torch": torch.__version__,
-            "runs": list(rows.values()),
-        }
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    rows = {(row["run"], row["seed"]): row for row in json.loads(path.read_text())["runs"]} if path.exists() else {}
+    names = [word for word in sys.argv[1:] if word in RUNS] or list(RUNS)
+    seeds = [int(word.removeprefix("seed=")) for word in sys.argv[1:] if word not in RUNS] or [0]
+    for seed in seeds:
+        for name in names:
+            rows[name, seed] = run(name, seed)
+            print(rows[name, seed], flush=True)
+            record = {"command": "python examples/failure_modes.py", "torch": torch.__version__}
+            path.write_text(json.dumps(record | {"runs": list(rows.values())}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def network(family: Transform) -> nn.Module:
 
 if __name__ == "__main__":
     models = {
-        "affine": lambda: network(Affine()),
-        "learned B": lambda: network(Basis(LearnedFunctions(), torch.eye(3 + FUNCTIONS, 2))),
+        "affine": (lambda: network(Affine()), 1000),
+        "learned B": (lambda: network(Basis(LearnedFunctions(), torch.eye(3 + FUNCTIONS, 2))), 1000),
     }
-    compare("learned_basis", models, perturb, steps=1000)
+    compare("learned_basis", models, perturb)

@@ -75,17 +75,16 @@ def train(model: nn.Module, perturb: Callable[[int, Tensor], Map], *, seed: int,
 
 def compare(
     name: str,
-    models: dict[str, Callable[[], nn.Module]],
+    models: dict[str, tuple[Callable[[], nn.Module], int]],  # label: network, steps
     perturb: Callable[[int, Tensor], Map],
     *,
-    steps: int,
     seeds: int = 3,
 ) -> None:
     """Train each model with each seed, print a line a run, and write results/examples/<name>.json."""
     torch.set_num_threads(1)
     rows = []
     for seed in range(seeds):
-        for label, build in models.items():
+        for label, (build, steps) in models.items():
             torch.manual_seed(seed)
             began, model = time.process_time(), build()
             parameters = sum(p.numel() for p in model.parameters())

@@ -198,3 +198,15 @@ class TestCrops:
         stn = SpatialTransformer(nn.Flatten(), Affine(), in_shape=(1, 4, 4))
         with pytest.raises(ValueError, match=r"^size: wanted \(h, w\), got \(4, 4, 4\)$"):
             stn.boxes(torch.eye(2, 3)[None], (4, 4, 4))
+
+
+@pytest.mark.slow  # the exporter takes some ten seconds
+@pytest.mark.filterwarnings("ignore")  # the exporter's own
+def test_it_runs_in_onnxruntime(tmp_path: Any) -> None:
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript, which torch's exporter needs, is not installed")
+    stn, x = looking(Affine(), 3).eval(), torch.rand(2, 2, 9, 7)
+    torch.onnx.export(stn, (x,), str(tmp_path / "stn.onnx"), dynamo=True, opset_version=20)
+    session = runtime.InferenceSession(str(tmp_path / "stn.onnx"), providers=["CPUExecutionProvider"])
+    (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(got), stn(x).detach(), rtol=0, atol=1e-5)

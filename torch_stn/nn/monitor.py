@@ -202,12 +202,12 @@ class _Log:
             self.observed += 1
             wrong = _wrong(self.numbers, limits, self.observed)
             self.since = dict.fromkeys(wrong, (step, 0)) | {k: v for k, v in self.since.items() if k in wrong}
-            for kind, words in wrong.items():
-                first, times = self.since[kind]
-                self.since[kind] = (first, times + 1)
-                if times + 1 >= limits.patience and kind not in self.told:
-                    self.told[kind] = first
-                    tell(f"{self.title}: the localisation net has collapsed, since step {first}: {words}")
+            self.since = {kind: (first, times + 1) for kind, (first, times) in self.since.items()}
+            lasting = {kind: first for kind, (first, times) in self.since.items() if times >= limits.patience}
+            if lasting and not self.told:
+                self.told = lasting
+                words = "; ".join(wrong[kind] for kind in lasting)
+                tell(f"{self.title}: the localisation net has collapsed, since step {min(lasting.values())}: {words}")
         assert self.latest is not None
         map, truth = self.latest
         self.latest = None  # it holds on to a batch
