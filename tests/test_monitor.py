@@ -229,9 +229,18 @@ class TestCollapse:
         stn = scripted(Affine())
         told: list[str] = []
         monitor = Monitor(stn, every=1, limits=Limits(settle=5, patience=3), tell=told.append)
-        play(stn, [STILL] * 8)
-        assert monitor.collapsed() == {"transformer": 5}
-        assert told[0].endswith("since step 5: it gives every image the same map (they differ by 0)")
+        play(stn, [STILL] * 4)
+        assert monitor.collapsed() == {}
+        play(stn, [STILL] * 4)
+        assert monitor.collapsed() == {"transformer": 0}
+        assert told[0].endswith("since step 0: it gives every image the same map (they differ by 0)")
+
+    def test_one_picture_differs_from_nobody(self) -> None:
+        stn = scripted(Affine())
+        monitor = Monitor(stn, every=1, limits=Limits(settle=5, patience=3))
+        play(stn, [STILL] * 8, batch=1)
+        assert "spread" not in monitor.metrics()
+        assert monitor.collapsed() == {}
 
     def test_of_several_it_names_the_one(self) -> None:
         model = nn.Sequential(scripted(Translation()), scripted(Translation()))

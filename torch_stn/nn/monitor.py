@@ -1,5 +1,6 @@
 """Monitor: what the transformers of a model do while it trains, and since which step one of them has collapsed."""
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class Limits:
     largest: float = 4.0
     folds: float = 0.05  # share of the cells that are folded or mirrored
     spread: float = 1e-3  # normalised units: all images get the same map when theirs differ by less ...
-    settle: int = 100  # ... after so many observations: at the start they do
+    settle: int = 100  # ... for so many observations: at the start they do
     patience: int = 10
 
 
@@ -180,7 +181,6 @@ class _Log:
         self.title = title
         self.rows: list[Tensor] = []
         self.steps: list[int] = []
-        self.observed = 0
         self.numbers: dict[str, float] = {}
         self.latest: tuple[Map, tuple[Map, Tensor | None] | None] | None = None
         self.since: dict[str, tuple[int, int]] = {}  # kind -> first step, observations without a break
@@ -198,12 +198,12 @@ class _Log:
         rows, self.rows = torch.stack(self.rows).tolist(), []
         steps, self.steps = self.steps, []
         for step, row in zip(steps, rows, strict=True):
-            self.numbers = dict(zip(NAMES, row, strict=True))
-            self.observed += 1
-            wrong = _wrong(self.numbers, limits, self.observed)
+            self.numbers = {name: value for name, value in zip(NAMES, row, strict=True) if not math.isnan(value)}
+            wrong = _wrong(self.numbers, limits)
             self.since = dict.fromkeys(wrong, (step, 0)) | {k: v for k, v in self.since.items() if k in wrong}
             self.since = {kind: (first, times + 1) for kind, (first, times) in self.since.items()}
-            lasting = {kind: first for kind, (first, times) in self.since.items() if times >= limits.patience}
+            enough = {"spread": max(limits.settle, limits.patience)}
+            lasting = {k: first for k, (first, n) in self.since.items() if n >= enough.get(k, limits.patience)}
             if lasting and not self.told:
                 self.told = lasting
                 words = "; ".join(wrong[kind] for kind in lasting)
@@ -215,10 +215,9 @@ class _Log:
             self.numbers |= _residual(map, *truth)
 
     def state(self) -> dict[str, Any]:
-        return {"observed": self.observed, "numbers": self.numbers, "since": dict(self.since), "told": dict(self.told)}
+        return {"numbers": self.numbers, "since": dict(self.since), "told": dict(self.told)}
 
     def set(self, state: Mapping[str, Any]) -> None:
-        self.observed = state["observed"]
         self.numbers = dict(state["numbers"])
         self.since = {kind: (first, times) for kind, (first, times) in state["since"].items()}
         self.told = dict(state["told"])
@@ -232,7 +231,7 @@ def _residual(map: Map, truth: Map, labels: Tensor | None) -> dict[str, float]:
     return dict(zip(names, spread(left, classes), strict=True))
 
 
-def _wrong(numbers: dict[str, float], limits: Limits, observed: int) -> dict[str, str]:
+def _wrong(numbers: dict[str, float], limits: Limits) -> dict[str, str]:
     """The kinds of collapse that one observation shows, each in words."""
     scale = numbers["scale"]
     found = {}
@@ -246,7 +245,7 @@ def _wrong(numbers: dict[str, float], limits: Limits, observed: int) -> dict[str
         found["largest"] = f"it zooms out until a pixel steps over {scale:.2g} of them"
     if numbers["folds"] > limits.folds:
         found["folds"] = f"{numbers['folds']:.0%} of the map is folded or mirrored"
-    if numbers["spread"] < limits.spread and observed > limits.settle:
+    if numbers.get("spread", math.inf) < limits.spread:
         found["spread"] = f"it gives every image the same map (they differ by {numbers['spread']:.1g})"
     return found
 
@@ -270,6 +269,7 @@ def _observe(map: Map) -> Tensor:
             torch.where(known, determinants, -float("inf")).max(),
             (determinants <= 0).to(moved.dtype).mean(),
             moved.square().sum(dim=-1).mean().sqrt(),
-            moved.var(dim=0, unbiased=False).sum(dim=-1).mean().sqrt(),
+            # NaN, hence no number at all, where one picture has nobody to differ from.
+            moved.var(dim=0, unbiased=False).sum(dim=-1).mean().sqrt() * (1 if len(moved) > 1 else math.nan),
         ]
     )
