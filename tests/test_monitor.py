@@ -2,8 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from torch_stn import Affine, Attention, LocalizationFC, SpatialTransformer, Transform, Translation
-from torch_stn.lab.console import watching
 from torch_stn.nn import CollapseWarning, Limits, Monitor
 
 STILL = torch.tensor([1.0, 0, 0, 0, 1, 0])
@@ -270,33 +267,3 @@ def test_what_is_refused() -> None:
         Monitor(nn.Linear(2, 2))
     with pytest.raises(ValueError, match=r"^every: wanted at least 1, got 0$"):
         Monitor(scripted(Affine()), every=0)
-
-
-class TestInTheLab:
-    def test_a_run_records_what_its_transformer_does(self, tmp_path: Path, tiny: Callable[..., Any]) -> None:
-        rows = [row for row in tiny(tmp_path / "a", "model=st-fcn", "data=rts").metrics() if "loss" in row]
-        assert rows
-        for row in rows:
-            assert row["finite"] == 1
-            assert row["residual_rotation_deg"] > 5
-        fcn = tiny(tmp_path / "b", "model=fcn").metrics()
-        assert not any("scale" in row for row in fcn)
-
-    def test_a_run_whose_net_collapses_says_so(
-        self, tmp_path: Path, tiny: Callable[..., Any], capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        folder = tiny(
-            tmp_path / "a", "model=st-fcn", "data=rts", "learning_rate=30", "steps=200", "log_every=50", "evaluations=0"
-        )
-        (row,) = [row for row in folder.metrics() if "warning" in row]
-        assert row["warning"].startswith("transformer: the localisation net has collapsed, since step ")
-        with watching("ST-FCN", lambda row: 0.5) as watch:
-            watch(row)
-        assert "ST-FCN: transformer: the localisation net has collapsed" in capsys.readouterr().err.replace("\n", " ")
-
-
-@pytest.fixture
-def tiny() -> Callable[..., Any]:
-    from tiny_run import tiny_train
-
-    return tiny_train

@@ -43,7 +43,7 @@ class SpatialTransformer(nn.Module):
             on through ``x`` alone.
         init: where theta starts, (P,), the natural shape, or with a leading ``count``; None asks
             ``transform.initial()``. With ``iterations`` it is the map before the first look.
-        mode, padding_mode, fill, edge, align_corners, backend: as :func:`torch_stn.sample`.
+        mode, padding_mode, fill, edge, align_corners, antialias, backend: as :func:`torch_stn.warp`.
     Raises: ValueError / TypeError naming the argument, what came and what was wanted.
     Source: Jaderberg et al. 2015, section 3 and Figure 2; iterations: Lin and Lucey 2017.
 
@@ -69,6 +69,7 @@ class SpatialTransformer(nn.Module):
         fill: float = 0.0,
         edge: str = "blend",
         align_corners: bool = False,
+        antialias: bool | int = False,
         backend: str | None = None,
     ) -> None:
         super().__init__()
@@ -89,6 +90,7 @@ class SpatialTransformer(nn.Module):
         self.fill = fill
         self.edge = edge
         self.align_corners = align_corners
+        self.antialias = antialias
         self.backend = backend
         self.head = RegressionHead(_out_features(features, in_shape), count * transform.num_params)
         start = _start(transform, count, init)
@@ -182,6 +184,7 @@ class SpatialTransformer(nn.Module):
             fill=self.fill,
             edge=self.edge,
             align_corners=self.align_corners,
+            antialias=self.antialias,
             backend=self.backend,
         )
 
