@@ -11,7 +11,8 @@ from torch import Tensor
 from torch_stn import warp
 from torch_stn.lab.data.digits import load_digits
 from torch_stn.lab.data.distortions import DISTORTIONS, Distorted, distort
-from torch_stn.lab.pose import affine_fit, digit_pose, picture_poses, pose, residual
+from torch_stn.lab.pose import digit_pose, picture_poses, residual
+from torch_stn.nn.pose import affine_fit, pose
 from torch_stn.transforms import Affine, Projective, ThinPlateSpline
 from torch_stn.transforms.maps import Map
 

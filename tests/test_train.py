@@ -18,13 +18,13 @@ from torch_stn.lab.errors import UserError
 from torch_stn.lab.models.dropout import set_samples
 from torch_stn.lab.session import free_folder, run_name, start
 from torch_stn.lab.train import (
-    area_penalty,
     evaluation_moments,
     make_optimizer,
     progress,
     shape,
     step_limit,
 )
+from torch_stn.nn.penalties import area
 from torch_stn.transforms import Affine
 
 # The length of a run
@@ -168,7 +168,7 @@ def test_clipping_limits_the_step(tmp_path: Path) -> None:
 
 def test_the_area_penalty_counts_the_zoom() -> None:
     def penalty(*theta: float) -> float:
-        return area_penalty(Affine()(torch.tensor([theta], dtype=torch.float32))).item()
+        return area(Affine()(torch.tensor([theta], dtype=torch.float32))).item()
 
     assert penalty(1, 0, 0.4, 0, 1, -0.2) == pytest.approx(0, abs=1e-6)  # shifts are free
     assert penalty(0.6, -0.8, 0, 0.8, 0.6, 0) == pytest.approx(0, abs=1e-6)  # and turns

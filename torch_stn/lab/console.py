@@ -28,6 +28,8 @@ def watching(label: str, done: Callable[[Mapping[str, Any]], float]) -> Iterator
             shown["rate"] = f"{row['images_per_second']:,} images/s"
         if "test_error" in row:
             shown["error"] = f"error {row['test_error']:.1f} %"
+        if "warning" in row:
+            say(f"{label}: {row['warning']}")
 
     if not sys.stderr.isatty():
 

@@ -26,7 +26,7 @@ from torch_stn.lab.models.aligned import Aligned
 from torch_stn.lab.models.dropout import has_dropout, set_samples
 from torch_stn.lab.recorder import Recorder, Watch
 from torch_stn.lab.run_folder import RunFolder
-from torch_stn.transforms.maps import Map
+from torch_stn.nn import parameter_groups, penalties
 
 
 class Interrupted(Exception):
@@ -43,7 +43,7 @@ def train_step(fabric: Fabric, model: Any, optimizer: torch.optim.Optimizer, bat
     zoom: Tensor | float = 0.0
     if config.area_penalty and isinstance(model.module, Aligned):
         scores, theta = model(batch.images, return_theta=True)
-        zoom = config.area_penalty * area_penalty(model.module.transformer.transform(theta))
+        zoom = config.area_penalty * penalties.area(model.module.transformer.maps(theta)[0])
     else:
         scores = model(batch.images)
     loss: Tensor = zoom + F.cross_entropy(scores, batch.labels, label_smoothing=config.label_smoothing)
@@ -72,6 +72,7 @@ def train(folder: RunFolder, digits: Digits, watch: Watch = lambda row: None, fa
     limit = step_limit(config, len(data.train[0]))
 
     step, elapsed, moment = 0, 0.0, 0
+    state: dict[str, Any] = {}
     if folder.checkpoints():
         folder.load_into(raw)
         state = folder.load_state()
@@ -83,11 +84,19 @@ def train(folder: RunFolder, digits: Digits, watch: Watch = lambda row: None, fa
             raise UserError(f"{path}: is not a state of this run's training: {error}") from None
     if fabric.is_global_zero:
         folder.forget_after(step if folder.checkpoints() else -1)
-    recorder = Recorder(folder, watch, tensorboard=config.tensorboard and fabric.is_global_zero, first_step=step)
+    recorder = Recorder(
+        folder,
+        watch,
+        tensorboard=config.tensorboard and fabric.is_global_zero,
+        first_step=step,
+        model=raw if fabric.is_global_zero else None,
+        state=state.get("monitor"),
+    )
 
     def save() -> None:
         if fabric.is_global_zero:
             state = {"elapsed": elapsed, "moment": moment, "optimizer": optimizer.state_dict()}
+            state["monitor"] = recorder.state(step, elapsed)
             folder.save_checkpoint(step, raw.state_dict(), state)
 
     moments = evaluation_moments(config.evaluations)
@@ -110,7 +119,8 @@ def train(folder: RunFolder, digits: Digits, watch: Watch = lambda row: None, fa
                     "learning_rate": config.learning_rate * shape(config, done),
                 }
                 if fabric.is_global_zero:
-                    recorder.row({"step": step, "seconds": round(elapsed, 3), **row, "images_per_second": round(rate)})
+                    row |= {"images_per_second": round(rate)}
+                    recorder.training_row({"step": step, "seconds": round(elapsed, 3), **row})
                 losses, logged = [], (step, elapsed)
             if moment < len(moments) and done >= moments[moment]:
                 while moment < len(moments) and done >= moments[moment]:
@@ -127,6 +137,7 @@ def train(folder: RunFolder, digits: Digits, watch: Watch = lambda row: None, fa
             batch = data.training_batch(step, config.batch_size, fabric.global_rank, fabric.world_size)
             if keyed:
                 set_samples(raw, config.seed, batch.samples)
+            recorder.know(batch)
             losses.append(train_step(fabric, model, optimizer, batch, config))
             step += 1
             elapsed += time.perf_counter() - began
@@ -150,15 +161,6 @@ def mean_of_ranks(fabric: Fabric, losses: list[Tensor]) -> list[Tensor]:
     mean = fabric.all_reduce(torch.stack(losses), reduce_op="mean")
     assert isinstance(mean, Tensor)
     return list(mean)
-
-
-def area_penalty(map: Map) -> Tensor:
-    """Mean of (log |J|)^2 at the middle of the output, by central differences; exact for affine maps."""
-    ends = torch.tensor([[0.5, 0.0], [-0.5, 0.0], [0.0, 0.5], [0.0, -0.5]], dtype=map.dtype, device=map.device)
-    right, left, down, up = map.sources(ends[None]).unbind(1)
-    (ax, ay), (bx, by) = (right - left).unbind(-1), (down - up).unbind(-1)
-    # Mirrored and collapsed maps are as far from 1 as a hundredfold zoom.
-    return (ax * by - ay * bx).clamp(min=0.01).log().square().mean()
 
 
 def launch(config: Config) -> Fabric:
@@ -186,14 +188,12 @@ def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
     """Groups by learning rate and weight decay. Biases and the regression head do not decay: theta would be pulled
     off the identity.
     """
-    localization = set(model.transformer.parameters()) if isinstance(model, Aligned) else set()
-    head = set(model.transformer.head.parameters()) if isinstance(model, Aligned) else set()
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
-        scale = config.localization_rate if parameter in localization else 1.0
-        decay = config.weight_decay if parameter.dim() > 1 and parameter not in head else 0.0
-        groups.setdefault((scale, decay), []).append(parameter)
-    rows = [{"params": params, "scale": scale, "weight_decay": decay} for (scale, decay), params in groups.items()]
+    rows = parameter_groups(
+        model,
+        lr=config.learning_rate,
+        localization_rate=config.localization_rate,
+        weight_decay=config.weight_decay,
+    )
     if config.optimizer == "sgd":
         return torch.optim.SGD(rows, lr=config.learning_rate, momentum=config.momentum)
     return torch.optim.AdamW(rows, lr=config.learning_rate, fused=True)

@@ -78,3 +78,20 @@ class LocalizationConv(nn.Module):
         x = F.relu(max_pool(self.conv1(x), 2))  # ReLU after pooling: the same values, a quarter of the work
         x = F.relu(self.conv2(x))
         return torch.relu(self.fc(x.flatten(1)))
+
+
+def output_shape(net: nn.Module, in_shape: Sequence[int]) -> tuple[int, ...]:
+    """What a net makes of one picture (C, H, W), without the batch: measured on zeros.
+
+    Example:
+        >>> output_shape(nn.Conv2d(1, 4, 3), (1, 8, 8))
+        (4, 6, 6)
+    """
+    like = next(net.parameters(), torch.empty(0))
+    # In eval mode, on a batch of one: batch statistics stay as they are, and so does who was frozen.
+    were_training = [module for module in net.modules() if module.training]
+    with torch.no_grad():
+        shape = net.eval()(like.new_zeros(1, *in_shape)).shape[1:]
+    for module in were_training:
+        module.training = True
+    return tuple(shape)
