@@ -7,7 +7,8 @@ from torch import Tensor
 
 from torch_stn.lab.data import sets
 from torch_stn.lab.data.distortions import DISTORTIONS, distort
-from torch_stn.lab.data.sets import TEST_SEED, Batch, DigitSet
+from torch_stn.lab.data.draws import batch_indices
+from torch_stn.lab.data.sets import DRAWN_AT_ONCE, TEST_SEED, Batch, DigitSet, PosedBatch
 
 KINDS = list(DISTORTIONS)
 DIGITS = tiny_digits()
@@ -18,12 +19,12 @@ def digit_set(kind: str = "r", seed: int = 0) -> DigitSet:
     return DigitSet(DIGITS, kind, seed)
 
 
-def same(a: Batch, b: Batch) -> bool:
+def same(a: Batch | PosedBatch, b: Batch | PosedBatch) -> bool:
     return a.images.equal(b.images) and a.labels.equal(b.labels) and a.samples.equal(b.samples)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_has_pictures_classes_samples_and_maps(kind: str) -> None:
+def test_a_batch_has_pictures_classes_and_samples(kind: str) -> None:
     batch = digit_set(kind).training_batch(3, 16)
     side = DISTORTIONS[kind].size
     assert batch.images.shape == (16, 1, side, side)
@@ -32,7 +33,9 @@ def test_a_batch_has_pictures_classes_samples_and_maps(kind: str) -> None:
     assert batch.images.max() <= 1
     assert batch.labels.dtype == torch.int64
     assert batch.samples.tolist() == list(range(48, 64))
-    assert batch.map.grid((side, side)).shape == (16, side, side, 2)
+    posed = digit_set(kind).test_batch(0, torch.arange(16))
+    assert posed.images.shape == batch.images.shape
+    assert posed.map.grid((side, side)).shape == (16, side, side, 2)
     assert digit_set(kind).name == DISTORTIONS[kind].name
 
 
@@ -46,9 +49,6 @@ def test_ranks_together_draw_what_one_rank_draws(kind: str, ranks: int) -> None:
     assert torch.cat([share.images for share in shares]).equal(whole.images)
     assert torch.cat([share.labels for share in shares]).equal(whole.labels)
     assert torch.cat([share.samples for share in shares]).equal(whole.samples)
-    side = DISTORTIONS[kind].size
-    grids = [share.map.grid((side, side)) for share in shares]
-    torch.testing.assert_close(torch.cat(grids), whole.map.grid((side, side)), equal_nan=True)
 
 
 def test_a_batch_is_a_function_of_seed_and_step() -> None:
@@ -60,6 +60,31 @@ def test_a_batch_is_a_function_of_seed_and_step() -> None:
     assert same(data.training_batch(5, 8), first)
     assert not same(data.training_batch(6, 8), first)
     assert not same(digit_set(seed=1).training_batch(5, 8), first)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_is_what_its_own_draw_gives(kind: str) -> None:
+    """Several steps are drawn at once: the first and the last of such a group, and the first of the next, are those
+    that a draw of the one batch gives."""
+    size, ranks = 24, 2
+    group = DRAWN_AT_ONCE * ranks // size
+    data, own = digit_set(kind), torch.from_numpy(DIGITS.train_images)
+    for step in (0, group - 1, group, 1):
+        batch = data.training_batch(step, size, 1, ranks)
+        samples = torch.arange(step * size + size // 2, (step + 1) * size)
+        assert batch.samples.equal(samples)
+        indices = batch_indices(0, int(samples[0]), len(samples), TRAIN)
+        assert batch.labels.equal(torch.from_numpy(DIGITS.train_labels)[indices])
+        torch.testing.assert_close(batch.images, distort(kind, own, indices, samples, 0).images, rtol=0, atol=1e-5)
+
+
+def test_a_batch_does_not_depend_on_where_training_began() -> None:
+    """A resumed run begins within a group of steps that are drawn at once; not a bit may differ."""
+    unbroken = digit_set("e")
+    for step in range(70):
+        batch = unbroken.training_batch(step, 8)
+        if step in (1, 40, 63, 64, 69):
+            assert same(digit_set("e").training_batch(step, 8), batch)
 
 
 def test_the_samples_do_not_depend_on_the_size_of_the_batch() -> None:

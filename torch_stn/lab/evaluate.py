@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch_stn.lab import models
 from torch_stn.lab.config import Config
 from torch_stn.lab.data.digits import Digits, load_digits
-from torch_stn.lab.data.sets import Batch, DigitSet
+from torch_stn.lab.data.sets import DigitSet, PosedBatch
 from torch_stn.lab.models.aligned import Aligned
 from torch_stn.lab.pose import digit_pose, frame, picture_poses, residual
 from torch_stn.lab.run_folder import RunFolder
@@ -152,7 +152,7 @@ def _dozen(model: nn.Module, data: DigitSet) -> dict[str, Tensor]:
     return arrays | _look(model, batch) if isinstance(model, Aligned) else arrays
 
 
-def _look(model: Aligned, batch: Batch) -> dict[str, Tensor]:
+def _look(model: Aligned, batch: PosedBatch) -> dict[str, Tensor]:
     theta = model.transformer.theta(batch.images)
     size = (batch.images.shape[2], batch.images.shape[3])
     lines = frame(model.transformer.transform(theta), size)

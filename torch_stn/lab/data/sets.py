@@ -15,14 +15,23 @@ from torch_stn.transforms.maps import Map
 
 TEST_SEED = 2015  # of every distorted test set, whatever the run's seed
 TEST_BATCH = 1000
+DRAWN_AT_ONCE = 512  # training samples: a batch of 64 costs a CPU hardly less to draw than one of 512
 
 
 class Batch(NamedTuple):
-    """Distorted digits, their classes, which global samples they are, and how each was distorted."""
+    """Distorted digits to train on, their classes, and which global samples they are."""
 
     images: Tensor  # (B, 1, S, S) float32 in [0, 1]
     labels: Tensor  # (B,) int64
     samples: Tensor  # (B,) int64, global sample numbers
+
+
+class PosedBatch(NamedTuple):
+    """A batch, and how each digit was distorted."""
+
+    images: Tensor
+    labels: Tensor
+    samples: Tensor
     map: Map  # canvas -> digit
 
 
@@ -37,21 +46,39 @@ class DigitSet:
         self.train = torch.from_numpy(digits.train_images).to(device), torch.from_numpy(digits.train_labels).to(device)
         self.test = torch.from_numpy(digits.test_images).to(device), torch.from_numpy(digits.test_labels).to(device)
         self.name = DISTORTIONS[kind].name
+        self._drawn: tuple[object, ...] = ()  # which batches lie ready
+        self._batches: list[Batch] = []
 
     def training_batch(self, step: int, batch_size: int, rank: int = 0, ranks: int = 1) -> Batch:
         """The batch of a step; with several ranks the share of one, so that together they draw what one rank would."""
-        share = batch_size // ranks
-        first = step * batch_size + rank * share
-        indices = batch_indices(self.seed, first, share, len(self.train[0]), self.device)
-        samples = torch.arange(first, first + share, device=self.device)
-        return self._batch(self.train, indices, samples, self.seed)
+        at_once = max(1, DRAWN_AT_ONCE * ranks // batch_size)
+        group, place = divmod(step, at_once)
+        drawn = (group, batch_size, rank, ranks, self.dtype)
+        if drawn != self._drawn:
+            self._batches = self._draw(group * at_once, at_once, batch_size, rank, ranks)
+            self._drawn = drawn
+        return self._batches[place]
 
-    def test_batch(self, distortion: int, indices: Tensor) -> Batch:
+    def _draw(self, step: int, count: int, batch_size: int, rank: int, ranks: int) -> list[Batch]:
+        """The batches of the steps step ... step + count - 1."""
+        first, total = step * batch_size, count * batch_size
+        indices = batch_indices(self.seed, first, total, len(self.train[0]), self.device)
+        samples = torch.arange(first, first + total, device=self.device)
+        share = batch_size // ranks
+        mine = slice(rank * share, (rank + 1) * share)
+        indices, samples = (each.view(count, batch_size)[:, mine].flatten() for each in (indices, samples))
+        images, _ = distort(self.kind, self.train[0], indices, samples, self.seed)
+        parts = (images.to(self.dtype), self.train[1][indices], samples)
+        return [Batch(*each) for each in zip(*(part.split(share) for part in parts), strict=True)]
+
+    def test_batch(self, distortion: int, indices: Tensor) -> PosedBatch:
         """Test digits ``indices`` under the fixed distortion of that number."""
         indices = indices.to(self.device)
-        return self._batch(self.test, indices, indices + distortion * len(self.test[0]), TEST_SEED)
+        samples = indices + distortion * len(self.test[0])
+        images, drawn = distort(self.kind, self.test[0], indices, samples, TEST_SEED)
+        return PosedBatch(images.to(self.dtype), self.test[1][indices], samples, drawn)
 
-    def test_batches(self, distortion: int) -> Iterator[Batch]:
+    def test_batches(self, distortion: int) -> Iterator[PosedBatch]:
         """All test digits under one distortion."""
         for indices in torch.arange(len(self.test[0])).split(TEST_BATCH):
             yield self.test_batch(distortion, indices)
@@ -60,7 +87,3 @@ class DigitSet:
         """Twelve test digits to look at: the first of every class, then the second of 2 and 4."""
         by_class = [torch.nonzero(self.test[1] == digit).flatten() for digit in range(10)]
         return torch.stack([*(of[0] for of in by_class), by_class[2][1], by_class[4][1]]).cpu()
-
-    def _batch(self, digits: tuple[Tensor, Tensor], indices: Tensor, samples: Tensor, seed: int) -> Batch:
-        images, drawn = distort(self.kind, digits[0], indices, samples, seed)
-        return Batch(images.to(self.dtype), digits[1][indices], samples, drawn)
