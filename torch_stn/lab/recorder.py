@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from torch_stn.lab.data.sets import Batch
+from torch_stn.lab.data.sets import Batch, DigitSet
 from torch_stn.lab.models.aligned import Aligned
 from torch_stn.lab.run_folder import RunFolder
 from torch_stn.nn import Monitor
@@ -62,10 +62,10 @@ class Recorder:
         self.row({**row, **{key: round(value, 6) for key, value in numbers.items()}})
         self._say(row)
 
-    def know(self, batch: Batch) -> None:
+    def know(self, data: DigitSet, batch: Batch) -> None:
         """The batch of the next step, whose pose is known."""
         if self.monitor:
-            self.monitor.know(batch.map, batch.labels)
+            self.monitor.know(lambda: data.training_map(batch), batch.labels)
 
     def state(self, step: int, seconds: float) -> Mapping[str, Any]:
         """What a run that goes on must know of the transformer; {} without one."""

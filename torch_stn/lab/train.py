@@ -137,7 +137,7 @@ def train(folder: RunFolder, digits: Digits, watch: Watch = lambda row: None, fa
             batch = data.training_batch(step, config.batch_size, fabric.global_rank, fabric.world_size)
             if keyed:
                 set_samples(raw, config.seed, batch.samples)
-            recorder.know(batch)
+            recorder.know(data, batch)
             losses.append(train_step(fabric, model, optimizer, batch, config))
             step += 1
             elapsed += time.perf_counter() - began

@@ -17,6 +17,7 @@ from torch_stn.transforms.maps import Map
 
 CELLS = 8  # each way, of the lattice on which maps are asked
 FIT = 16  # points each way of an affine fit
+Truth = tuple[Map | Callable[[], Map], Tensor | None]  # how pictures were made, and their classes
 KEPT = 100  # observations on the device before they are fetched: one wait for the device in a hundred
 NAMES = ("finite", "outside", "scale", "scale_spread", "determinant_min", "determinant_max", "folds", "moved", "spread")
 
@@ -91,7 +92,7 @@ class Monitor:
         self.every = every
         self.limits = limits or Limits()
         self.tell = tell or partial(warnings.warn, category=CollapseWarning, stacklevel=2)
-        self._truth: tuple[Map, Tensor | None] | None = None
+        self._truth: Truth | None = None
         self._logs: dict[str, _Log] = {}
         self._hooks = []
         for name, module in found.items():
@@ -100,9 +101,10 @@ class Monitor:
             watched = _Watched(self, module, logs, first_step)
             self._hooks.append(module.head.register_forward_hook(watched.see))
 
-    def know(self, truth: Map, labels: Tensor | None = None) -> None:
-        """Tell the pose of the batch of each next step: ``truth`` is how its pictures were made from upright ones, and
-        ``labels`` (N,) are the classes within which the spread is taken; None: all in one.
+    def know(self, truth: Map | Callable[[], Map], labels: Tensor | None = None) -> None:
+        """Tell the pose of the batch of each next step: ``truth`` is how its pictures were made from upright ones, or
+        a function that says so, called for the few batches that are measured; ``labels`` (N,) are the classes within
+        which the spread is taken; None: all in one.
         """
         self._truth = (truth, labels)
 
@@ -182,11 +184,11 @@ class _Log:
         self.rows: list[Tensor] = []
         self.steps: list[int] = []
         self.numbers: dict[str, float] = {}
-        self.latest: tuple[Map, tuple[Map, Tensor | None] | None] | None = None
+        self.latest: tuple[Map, Truth | None] | None = None
         self.since: dict[str, tuple[int, int]] = {}  # kind -> first step, observations without a break
         self.told: dict[str, int] = {}
 
-    def add(self, step: int, row: Tensor, map: Map, truth: tuple[Map, Tensor | None] | None) -> None:
+    def add(self, step: int, row: Tensor, map: Map, truth: Truth | None) -> None:
         self.steps.append(step)
         self.rows.append(row)
         self.latest = (map, truth)
@@ -223,8 +225,9 @@ class _Log:
         self.told = dict(state["told"])
 
 
-def _residual(map: Map, truth: Map, labels: Tensor | None) -> dict[str, float]:
+def _residual(map: Map, truth: Map | Callable[[], Map], labels: Tensor | None) -> dict[str, float]:
     """The spread of what is left of a known pose."""
+    truth = truth if isinstance(truth, Map) else truth()
     left = pose(affine_fit(truth.then(map).grid((FIT, FIT)))).cpu()
     classes = torch.zeros(len(left), dtype=torch.int64) if labels is None else labels.cpu()
     names = ("residual_rotation_deg", "residual_shift", "residual_log_scale")

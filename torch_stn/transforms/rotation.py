@@ -126,6 +126,6 @@ def _extents(aspect: float | Sequence[float], dims: int) -> tuple[float, ...]:
     given = (aspect, *[1.0] * (dims - 1)) if alone else tuple(aspect)  # type: ignore[arg-type]
     fits = len(given) == dims and all(isinstance(n, int | float) and 0 < n < math.inf for n in given)
     if fits and (dims == 2 or not alone or aspect == 1):
-        return tuple(float(n) for n in given)
+        return tuple(float(n) for n in given)  # type: ignore[arg-type]
     wanted = "width / height, or (x, y) extents," if dims == 2 else "(x, y, z) extents, or 1 for a cube,"
     raise ValueError(f"aspect: wanted {wanted} finite and > 0, got {aspect!r}")

@@ -24,6 +24,7 @@ class Batch(NamedTuple):
     images: Tensor  # (B, 1, S, S) float32 in [0, 1]
     labels: Tensor  # (B,) int64
     samples: Tensor  # (B,) int64, global sample numbers
+    indices: Tensor  # (B,) int64, which training digits
 
 
 class PosedBatch(NamedTuple):
@@ -68,8 +69,12 @@ class DigitSet:
         mine = slice(rank * share, (rank + 1) * share)
         indices, samples = (each.view(count, batch_size)[:, mine].flatten() for each in (indices, samples))
         images, _ = distort(self.kind, self.train[0], indices, samples, self.seed)
-        parts = (images.to(self.dtype), self.train[1][indices], samples)
+        parts = (images.to(self.dtype), self.train[1][indices], samples, indices)
         return [Batch(*each) for each in zip(*(part.split(share) for part in parts), strict=True)]
+
+    def training_map(self, batch: Batch) -> Map:
+        """How a training batch was distorted, canvas -> digit: drawn again, since few steps ask."""
+        return distort(self.kind, self.train[0], batch.indices, batch.samples, self.seed).map
 
     def test_batch(self, distortion: int, indices: Tensor) -> PosedBatch:
         """Test digits ``indices`` under the fixed distortion of that number."""
