@@ -125,7 +125,7 @@ def quality(n: int = 256) -> None:
         print("|", name, "|", " | ".join(f"{-10 * math.log10(error):.1f}" for error in errors), "|", flush=True)
 
 
-def cost(repeats: int = 25) -> None:
+def cost(repeats: int = 15) -> None:
     """Medians in ms at 1/8, in turns; plain is F.grid_sample of F.affine_grid, as users write it."""
     threads = torch.get_num_threads()
     print(f"torch {torch.__version__}, {threads} threads")

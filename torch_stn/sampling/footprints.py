@@ -165,12 +165,13 @@ def _mean_of_alike(call: _Call, read: Read, pyramid: Pyramid | None) -> Tensor:
     once, total = _Once(centres_and_steps), None
     places = list(product(*(range(count) for count in call.needs.counts)))
     # Small outputs are read in one call, large ones probe by probe, in less memory.
-    together = max(1, TOGETHER // prod(call.out_size))
+    together, share = max(1, TOGETHER // prod(call.out_size)), 1 / len(places)
     for first in range(0, len(places), together):
-        values = read(partial(probes, places[first : first + together])).sum(dim=2)
-        total = values if total is None else total.add_(values)
+        row = read(partial(probes, places[first : first + together]))
+        values = row.sum(dim=2) if row.shape[2] > 1 else row[:, :, 0]
+        total = values * share if total is None else total.add_(values, alpha=share)
     assert total is not None
-    return total * (1 / len(places))
+    return total
 
 
 class _Once:
