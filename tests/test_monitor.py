@@ -161,6 +161,7 @@ class TestWhatIsSeen:
 
         assert all(torch.equal(a, b) for a, b in zip(weights(True), weights(False), strict=True))
 
+    @pytest.mark.slow  # torch.compile takes ten seconds to load
     def test_a_compiled_model(self) -> None:
         stn = scripted(Translation())
         monitor = Monitor(stn, every=1)
