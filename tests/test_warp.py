@@ -228,7 +228,7 @@ IMAGE, MAP = torch.zeros(2, 3, 4, 5), Affine()(torch.eye(2, 3).expand(2, -1, -1)
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"image": IMAGE[0]}, ValueError, r"^image: wanted \(N, C, H, W\)"),
+        ({"image": IMAGE[0]}, ValueError, r"^map: wanted a 1-D map for image .*, got a 2-D one"),
         ({"image": "cat.png"}, TypeError, r"^image: wanted a torch.Tensor, got str"),
         ({"map": torch.eye(2, 3)[None]}, TypeError, r"^map: wanted a Map, .* got Tensor"),
         ({"map": Affine()}, TypeError, r"^map: wanted a Map, .* got Affine"),
@@ -242,8 +242,8 @@ IMAGE, MAP = torch.zeros(2, 3, 4, 5), Affine()(torch.eye(2, 3).expand(2, -1, -1)
         ({"size": (2.5, 3)}, ValueError, r"^size: wanted \(h, w\) of whole numbers, got \(2.5, 3\)"),
         ({"size": "28"}, ValueError, r"^size: wanted \(h, w\) of whole numbers, got '28'"),
         ({"antialias": 0}, ValueError, r"^antialias: wanted True, False or a number of probes >= 1, got 0"),
-        ({"mode": "cubic"}, ValueError, r"^mode: wanted one of"),
-        ({"padding_mode": "wrap"}, ValueError, r"^padding_mode: wanted one of"),
+        ({"mode": "cubism"}, ValueError, r"^mode: wanted one of"),
+        ({"padding_mode": "wrapped"}, ValueError, r"^padding_mode: wanted one of"),
         ({"backend": "triton"}, ValueError, r"^backend: wanted one of"),
     ],
 )
