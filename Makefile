@@ -45,7 +45,7 @@ clean: ## remove the environment, caches and builds; runs/ stays
 	find torch_stn tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 venv-lab: EXTRAS := lab
-venv-dev: EXTRAS := lab,dev
+venv-dev: EXTRAS := lab,bench,dev
 venv-lab venv-dev:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	    echo "make: '$(PYTHON)' is missing or older than Python 3.11; name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }

@@ -1,6 +1,7 @@
 """Make docs/support.md by doing everything that it says: python scripts/support.py
 
-Its columns are the checks of tests/support.py; tests/test_support.py holds the page to them, cell by cell.
+Its columns are the checks of tests/support.py and tests/support_transforms.py; tests/test_support.py holds the page to
+them, cell by cell.
 """
 
 import importlib
@@ -13,6 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "support.md"
 TICK = "✓"
+SECTIONS = {"Interpolations": "support", "Transforms": "support_transforms"}  # and who checks them, in tests/
 HEAD = """# What works with what
 
 Made by `python scripts/support.py`, which does what each cell says; `make test` (and, for compile, export and ONNX,
@@ -21,6 +23,7 @@ Made by `python scripts/support.py`, which does what each cell says; `make test`
 Paddings: reading outside equals reading from a picture padded by numpy. Gradients, double backward: `gradcheck`,
 `gradgradcheck`. jvp: against differences. compile: one graph for batches of 2, 3 and 7. export: any batch. ONNX: opset
 20, any batch, against onnxruntime. Backends: against `reference`, in 1-D, 2-D and 3-D.
+Transforms are checked in 2-D and in 3-D; compile, export and ONNX in 2-D where they have it.
 
 """
 
@@ -52,18 +55,19 @@ def cells(page: str, title: str) -> dict[tuple[str, str], str | None]:
 def main() -> None:
     """Run every check and write the page."""
     sys.path.insert(0, str(ROOT / "tests"))
-    support: Any = importlib.import_module("support")
+    sections = []
+    for title, name in SECTIONS.items():
+        module: Any = importlib.import_module(name)
+        checks = {**module.QUICK, **module.SLOW}
 
-    checks = {**support.QUICK, **support.SLOW}
+        def cell(row: str, column: str, checks: Any = checks) -> str | None:
+            print(f"{row}: {column}", flush=True)
+            answer: str | None = checks[column](row)
+            return answer
 
-    def cell(row: str, column: str) -> str | None:
-        print(f"{row}: {column}", flush=True)
-        answer: str | None = checks[column](row)
-        return answer
-
-    text = HEAD + table("Interpolations", list(support.ROWS), list(checks), cell)
+        sections.append(table(title, list(module.ROWS), list(checks), cell))
     temporary = PAGE.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(HEAD + "\n".join(sections), encoding="utf-8")
     os.replace(temporary, PAGE)
 
 

@@ -5,9 +5,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from support import QUICK, ROWS, SLOW
+import support
+import support_transforms
 
 ROOT = Path(__file__).parents[1]
+SECTIONS: dict[str, ModuleType] = {"Interpolations": support, "Transforms": support_transforms}
+QUICK = [(title, row, column) for title, of in SECTIONS.items() for row in of.ROWS for column in of.QUICK]
+SLOW = [(title, row, column) for title, of in SECTIONS.items() for row in of.ROWS for column in of.SLOW]
 
 
 def script() -> ModuleType:
@@ -20,22 +24,22 @@ def script() -> ModuleType:
     return module
 
 
-SAID = script().cells((ROOT / "docs" / "support.md").read_text(encoding="utf-8"), "Interpolations")
+PAGE = (ROOT / "docs" / "support.md").read_text(encoding="utf-8")
+SAID = {title: script().cells(PAGE, title) for title in SECTIONS}
 
 
-def test_the_page_has_every_cell() -> None:
-    assert set(SAID) == {(row, column) for row in ROWS for column in (*QUICK, *SLOW)}
+def test_the_page_has_every_cell_and_no_other() -> None:
+    said = {(title, row, column) for title, cells in SAID.items() for row, column in cells}
+    assert said == {*QUICK, *SLOW}
 
 
-@pytest.mark.parametrize("column", QUICK)
-@pytest.mark.parametrize("row", ROWS)
-def test_what_is_quick(row: str, column: str) -> None:
-    assert QUICK[column](row) == SAID[row, column]
+@pytest.mark.parametrize(("title", "row", "column"), QUICK)
+def test_what_is_quick(title: str, row: str, column: str) -> None:
+    assert SECTIONS[title].QUICK[column](row) == SAID[title][row, column]
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("column", SLOW)
-@pytest.mark.parametrize("row", ROWS)
-def test_what_takes_longer(row: str, column: str) -> None:
-    assert SLOW[column](row) == SAID[row, column]
+@pytest.mark.parametrize(("title", "row", "column"), SLOW)
+def test_what_takes_longer(title: str, row: str, column: str) -> None:
+    assert SECTIONS[title].SLOW[column](row) == SAID[title][row, column]
