@@ -23,6 +23,8 @@ from torch_stn import (
     Translation,
 )
 from torch_stn.transforms import TRANSFORMS
+from torch_stn.transforms.spline_map import LandmarkSpline
+from torch_stn.transforms.thin_plate import PolyharmonicSpline
 
 
 class LearnedBasis(nn.Module):
@@ -68,6 +70,11 @@ FAMILIES: dict[str, Callable[[], Transform]] = {
     "tps 3 x 5, smoothed": lambda: ThinPlateSpline((3, 5), regularization=0.1),
     "tps 2 x 2, to the corners": lambda: ThinPlateSpline(2, span=1.0),
     "tps, scattered points": scattered_spline,
+    "tps 3-D": lambda: ThinPlateSpline((2, 3, 3), dims=3),
+    "polyharmonic, order 3": lambda: PolyharmonicSpline(3, order=3),
+    "polyharmonic 3-D, order 2": lambda: PolyharmonicSpline(3, dims=3, order=2, regularization=0.01),
+    "landmarks": LandmarkSpline,
+    "landmarks 3-D": lambda: LandmarkSpline((2, 2, 3)),
     "basis, learned": learned_basis,
 }
 MODES = ("nearest", "bilinear", "bicubic")
