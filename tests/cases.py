@@ -22,7 +22,9 @@ from torch_stn import (
     Transform,
     Translation,
 )
+from torch_stn.coordinates import base_grid
 from torch_stn.transforms import TRANSFORMS
+from torch_stn.transforms.cpab import CPAB
 from torch_stn.transforms.displacement import DisplacementField
 from torch_stn.transforms.free_form import FreeFormDeformation
 from torch_stn.transforms.spline_map import LandmarkSpline
@@ -74,17 +76,15 @@ FAMILIES: dict[str, Callable[[], Transform]] = {
     "tps 2 x 2, to the corners": lambda: ThinPlateSpline(2, span=1.0),
     "tps, scattered points": scattered_spline,
     "tps 3-D": lambda: ThinPlateSpline((2, 3, 3), dims=3),
-    "polyharmonic, order 3": lambda: PolyharmonicSpline(3, order=3),
     "polyharmonic 3-D, order 2": lambda: PolyharmonicSpline(3, dims=3, order=2, regularization=0.01),
     "landmarks": LandmarkSpline,
     "landmarks 3-D": lambda: LandmarkSpline((2, 2, 3)),
     "basis, learned": learned_basis,
-    "displacement": lambda: DisplacementField((5, 6)),
     "displacement 3-D, to the corners": lambda: DisplacementField((3, 4, 5), align_corners=True),
-    "free form": FreeFormDeformation,
     "free form, two levels": lambda: FreeFormDeformation((4, 5), levels=2),
     "free form 3-D": lambda: FreeFormDeformation((4, 5, 4)),
-    "velocity": lambda: VelocityField((6, 5)),
+    "cpab, kept border and area": lambda: CPAB((4, 3), zero_boundary=True, volume_preserving=True),
+    "cpab 3-D": lambda: CPAB((2, 2, 1)),
     "velocity 3-D": lambda: VelocityField((4, 3, 4), squarings=5, integration_size=(5, 5, 5)),
 }
 MODES = ("nearest", "bilinear", "bicubic")
@@ -113,19 +113,17 @@ def pictures(
 def thetas(transform: Transform, n: int = 2, spread: float = 0.08, seed: int = 0) -> Tensor:
     """(n, *theta_shape) float64 around the identity, or where a head starts: strong enough to be seen, too weak to fold."""
     noise = torch.randn(n, *transform.theta_shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    if len(transform.theta_shape) > 2 and isinstance(transform, DisplacementField | VelocityField):
-        noise = _smooth(noise)
+    if isinstance(transform, DisplacementField | VelocityField):
+        noise = _long_waves(noise.flatten(1, -2), base_grid(transform.size, dtype=noise.dtype))
+    elif isinstance(transform, CPAB):
+        noise = _long_waves(noise, transform.vertices)
     return (transform.identity() if transform.has_identity else transform.initial()).double() + spread * noise
 
 
-def _smooth(noise: Tensor) -> Tensor:
-    """Noise (n, *size, d) of which every vector is that of one long wave along each axis: neighbours hardly differ."""
-    size, d = noise.shape[1:-1], noise.shape[-1]
-    axes = [torch.linspace(-1, 1, count, dtype=noise.dtype) for count in size]
-    grids = torch.meshgrid(*axes, indexing="ij")
-    few = noise.flatten(1, -2)[:, : d + 1]  # (n, d + 1, d)
-    waves = torch.stack([torch.ones(size, dtype=noise.dtype), *(torch.sin(1.5 * grid) for grid in grids)])
-    return torch.einsum("nkd,k...->n...d", few, waves)
+def _long_waves(noise: Tensor, nodes: Tensor) -> Tensor:
+    """Noise (n, K, d) -> vectors at the nodes (*S, d) of one long wave along each axis: neighbours hardly differ."""
+    waves = torch.cat([torch.ones_like(nodes[..., :1]), torch.sin(1.5 * nodes)], dim=-1)
+    return torch.einsum("nkd,...k->n...d", noise[:, : waves.shape[-1]], waves)
 
 
 def inner_points(n: int, count: int, dims: int, reach: float = 0.9, seed: int = 0) -> Tensor:

@@ -92,7 +92,7 @@ class DisplacementField(Transform):
     """T(x) = x + u(x), u linear between the nodes of a lattice and constant beyond: theta (N, *size, d), 0 = identity.
 
     The nodes lie at the pixel centres of an image of ``size``: an image of any other size reads the field linearly
-    upsampled. theta counts in ``units``: "normalized" (half the image is 1), or "pixel", pixels of an image of ``size``.
+    upsampled. theta counts in ``units``: "normalized" (half the image is 1), or "pixel": pixels of an image of that size.
 
     Args:
         size: (h, w) or (d, h, w) of the field; of no image in particular.
@@ -109,9 +109,7 @@ class DisplacementField(Transform):
         [[[1.0, 0.0]]]
     """
 
-    def __init__(
-        self, size: Sequence[int] = (8, 8), *, units: str = "normalized", align_corners: bool = False
-    ) -> None:
+    def __init__(self, size: Sequence[int] = (8, 8), *, units: str = "normalized", align_corners: bool = False) -> None:
         super().__init__()
         self.size = lattice_size(size)
         self.dims = len(self.size)

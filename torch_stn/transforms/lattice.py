@@ -1,6 +1,6 @@
 """Vectors on a regular lattice: read linearly between the nodes, constant beyond the border.
 
-Nodes lie as pixels do: ``align_corners=False`` puts them at the centres of the pixels of an image of the lattice's size,
+Nodes lie as pixels do: ``align_corners=False`` puts them at the pixel centres of an image of the size of the lattice,
 ``align_corners=True`` puts the outermost ones at -1 and 1.
 """
 

@@ -4,12 +4,12 @@ import math
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from torch_stn import _checks
 from torch_stn.transforms import polyharmonic
 from torch_stn.transforms.base import Transform
 from torch_stn.transforms.maps import Map
+from torch_stn.transforms.pieces import in_pieces
 
 _PIECE = 1 << 22  # kernel values in memory at a time
 
@@ -72,11 +72,7 @@ class SplineMap(Map):
         with torch.autocast(self.device.type, enabled=False):
             wide = xy.to(self.centres.dtype)
             rows = max(1, _PIECE // max(1, max(self.batch, xy.shape[0]) * self.weights.shape[1]))
-            if xy.shape[1] <= rows:
-                return self._evaluate(wide).to(xy.dtype)
-            # Each piece's kernel values are forgotten after use.
-            pieces = [checkpoint(self._evaluate, piece, use_reentrant=False) for piece in wide.split(rows, dim=1)]
-            return torch.cat(pieces, dim=1).to(xy.dtype)
+            return in_pieces(self._evaluate, wide, rows).to(xy.dtype)
 
     def _evaluate(self, xy: Tensor) -> Tensor:
         return polyharmonic.terms(xy, self.centres, self.order) @ self.weights
