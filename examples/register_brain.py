@@ -8,7 +8,6 @@ import json
 import os
 import sys
 import time
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,7 +18,7 @@ from torch_stn import Affine, VelocityField, warp
 
 PAIRS = {"3d": ("brain3d/brain3d_2mm.npz", "subject", "mni152"), "2d": ("brain2d/ants_slices.npz", "r16", "r64")}
 file, *names = PAIRS[sys.argv[1] if len(sys.argv) > 1 else "3d"]
-if not (path := Path(os.environ.get("TORCH_STN_DATA", "")) / file).is_file():
+if not os.path.isfile(path := os.path.join(os.environ.get("TORCH_STN_DATA", ""), file)):
     sys.exit(f"TORCH_STN_DATA: wanted a folder that holds {file}, got {os.environ.get('TORCH_STN_DATA')!r}")
 moving, fixed = (torch.from_numpy(np.load(path)[name])[None, None].float() / 255 for name in names)
 half = [F.interpolate(x, scale_factor=0.5, mode="area") for x in (moving, fixed)]

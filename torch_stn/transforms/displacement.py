@@ -9,7 +9,7 @@ from torch_stn import _checks, lowered
 from torch_stn.coordinates import half_extents
 from torch_stn.transforms import lattice
 from torch_stn.transforms.base import Transform
-from torch_stn.transforms.maps import InverseMap, Map
+from torch_stn.transforms.maps import InverseMap, Map, holds
 
 
 class FieldMap(Map):
@@ -35,6 +35,9 @@ class FieldMap(Map):
 
     def displacement(self, xy: Tensor) -> Tensor:
         return lattice.read(self.field, xy, align_corners=self.align_corners)
+
+    def displacement_jacobian(self, xy: Tensor) -> Tensor:
+        return lattice.read_with_slopes(self.field, xy, align_corners=self.align_corners)[1]
 
     def lower(self, size: Sequence[int], *, align_corners: bool = False) -> lowered.Lowered:
         field = lattice.resample(self.field, size, align_corners=self.align_corners, grid_corners=align_corners)
@@ -71,7 +74,7 @@ class FieldInverse(InverseMap):
         for _ in range(self.iterations):
             read, slopes = lattice.read_with_slopes(field, target + moved, align_corners=corners)
             residual = moved + read
-            if not bool((residual.abs() > 2 * eps).any()):
+            if holds(residual.abs() <= 2 * eps):
                 break
             step = torch.linalg.solve_ex(slopes + eye, residual[..., None])[0][..., 0]
             moved = moved - step.nan_to_num(0.0).clamp(-self.max_step, self.max_step)
@@ -80,19 +83,17 @@ class FieldInverse(InverseMap):
         jacobian = slopes + eye
         small = (moved + read).abs().amax(dim=-1, keepdim=True) <= 64 * eps
         # At a solution that lies on the other side of a fold the picture is mirrored: not the inverse that was meant.
-        converged = small & torch.isfinite(solution).all(dim=-1, keepdim=True) & (_det(jacobian) > 0)[..., None]
+        converged = (
+            small & torch.isfinite(solution).all(dim=-1, keepdim=True) & (torch.linalg.det(jacobian) > 0)[..., None]
+        )
         return solution, torch.where(converged[..., None], jacobian, eye), converged
-
-
-def _det(matrix: Tensor) -> Tensor:
-    return torch.linalg.det(matrix)
 
 
 class DisplacementField(Transform):
     """T(x) = x + u(x), u linear between the nodes of a lattice and constant beyond: theta (N, *size, d), 0 = identity.
 
     The nodes lie at the pixel centres of an image of ``size``: an image of any other size reads the field linearly
-    upsampled. theta counts in ``units``: "normalized" (half the image is 1), or "pixel": pixels of an image of that size.
+    upsampled. theta counts in ``units``: "normalized" (half the image is 1) or "pixel" (of an image of that size).
 
     Args:
         size: (h, w) or (d, h, w) of the field; of no image in particular.

@@ -7,12 +7,10 @@ from torch import Tensor
 
 from torch_stn import _checks
 from torch_stn.transforms import polyharmonic
-from torch_stn.transforms.basis import BasisTransform
-
-_CACHED_SIZES = 8
+from torch_stn.transforms.basis import ConstantBasis
 
 
-class PolyharmonicSpline(BasisTransform):
+class PolyharmonicSpline(ConstantBasis):
     """Output points p_k go to source points q_k = theta, smoothly between: theta (N, K, d) or (N, d K).
 
     T(x) = sum_k w_k phi(|x - p_k|) + polynomial(x), with (w, polynomial) = L^-1 (q, 0) and
@@ -58,7 +56,6 @@ class PolyharmonicSpline(BasisTransform):
         self.order = order
         self.regularization = regularization
         self.perturbation = perturbation
-        self._cache: dict[tuple[object, ...], Tensor] = {}
         self.solution: Tensor
         # The first K columns of L^-1, (K + Q, K): theta = (q_1, ..., q_K) -> the spline's weights and its polynomial.
         self.register_buffer("solution", inverse[:, : len(centres)].contiguous(), persistent=False)
@@ -80,24 +77,6 @@ class PolyharmonicSpline(BasisTransform):
         regularisation).
         """
         return polyharmonic.terms(xy.double(), self.identity_theta, self.order) @ self.solution
-
-    def functions_on(
-        self, size: tuple[int, ...], align_corners: bool, dtype: torch.dtype, device: torch.device
-    ) -> Tensor:
-        # A constant of (size, control points), computed once; but a compiled graph must not depend on a Python cache.
-        if torch.compiler.is_compiling():
-            return super().functions_on(size, align_corners, torch.float64, device).to(dtype)
-        key = (size, align_corners, dtype, device)
-        if key not in self._cache:
-            # Made outside inference mode, so that what evaluation kept can serve training.
-            with torch.inference_mode(False), torch.no_grad():
-                made = super().functions_on(size, align_corners, torch.float64, device).to(dtype)
-            if type(made) is not Tensor or torch._C._functorch.is_functorch_wrapped_tensor(made):
-                return made  # of a vmap or a shape run: it must not outlive that
-            if len(self._cache) >= _CACHED_SIZES:
-                self._cache.pop(next(iter(self._cache)))
-            self._cache[key] = made
-        return self._cache[key]
 
 
 class ThinPlateSpline(PolyharmonicSpline):
