@@ -44,7 +44,7 @@ class FieldMap(Map):
         return lowered.Field(field)
 
     def inverse(self) -> Map:
-        """By fixed-point and Newton iteration; NaN where the field folds (:class:`FieldInverse`)."""
+        """By fixed-point and Newton iteration; NaN where no unmirrored solution is found (:class:`FieldInverse`)."""
         return FieldInverse(self)
 
 
@@ -99,7 +99,8 @@ class DisplacementField(Transform):
         size: (h, w) or (d, h, w) of the field; of no image in particular.
         units: "normalized" or "pixel".
         align_corners: whether the outermost nodes lie at -1 and 1 instead, for images warped with align_corners=True.
-    Inverse: fixed-point, then Newton iteration, with the gradient of the implicit function; NaN where the field folds.
+    Inverse: fixed-point, then Newton iteration, with the gradient of the implicit function; a point that
+    only a mirrored sheet of a fold reaches becomes NaN.
     Raises: ValueError for another size or unit.
 
     Example:
