@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import torch_stn as stn  # noqa: E402  (the checkout this script lies in)
+from torch_stn.coordinates import base_grid  # noqa: E402
 
 SIDE = 112
 FOLDER = ROOT / "docs" / "images" / "transforms"
@@ -28,7 +29,22 @@ def bent_spline() -> tuple[stn.Transform, list[float]]:
     return spline, moved.flatten().tolist()
 
 
+def swirl(nodes: Tensor, strength: float) -> list[float]:
+    """A vector at each node (..., 2), once around the middle and weaker outwards."""
+    fade = torch.exp(-3 * nodes.square().sum(dim=-1, keepdim=True))
+    return (strength * fade * torch.stack([-nodes[..., 1], nodes[..., 0]], dim=-1)).flatten().tolist()
+
+
+def bump() -> list[float]:
+    """One control point of 5 x 5 moved far, its neighbours not."""
+    theta = torch.zeros(5, 5, 2)
+    theta[2, 2] = 0.6
+    return theta.flatten().tolist()
+
+
 SPLINE, BENT = bent_spline()
+FIELD = base_grid((16, 16))
+FLOW = stn.CPAB((3, 3), zero_boundary=True)
 # A family and one theta of it; the file is named after the row of docs/transforms.md.
 PICTURES: dict[str, tuple[stn.Transform, list[float]]] = {
     "translation": (stn.Translation(), [0.25, -0.15]),
@@ -40,6 +56,10 @@ PICTURES: dict[str, tuple[stn.Transform, list[float]]] = {
     "affine-exp": (stn.ExponentialAffine(), [0.3, 0.5, 0.0, -0.1, -0.2, 0.0]),
     "projective": (stn.Projective(), [1.0, 0.1, 0.0, 0.0, 1.1, 0.0, 0.1, 0.5]),
     "tps": (SPLINE, BENT),
+    "ffd": (stn.FreeFormDeformation(), bump()),
+    "displacement": (stn.DisplacementField((16, 16)), swirl(FIELD, 0.6)),
+    "velocity": (stn.VelocityField((16, 16)), swirl(FIELD, 2.5)),
+    "cpab": (FLOW, swirl(FLOW.vertices.float(), 3.0)),
     "polar": (stn.Polar(), [0.0, 0.0]),
     "log-polar": (stn.LogPolar(), [0.0, 0.0]),
     "sequence": (stn.Sequence(stn.Similarity(), SPLINE), [0.4, 0.2, 0.0, 0.0, *BENT]),

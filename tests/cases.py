@@ -22,7 +22,14 @@ from torch_stn import (
     Transform,
     Translation,
 )
+from torch_stn.coordinates import base_grid
 from torch_stn.transforms import TRANSFORMS
+from torch_stn.transforms.cpab import CPAB
+from torch_stn.transforms.displacement import DisplacementField
+from torch_stn.transforms.free_form import FreeFormDeformation
+from torch_stn.transforms.spline_map import LandmarkSpline
+from torch_stn.transforms.thin_plate import PolyharmonicSpline
+from torch_stn.transforms.velocity import VelocityField
 
 
 class LearnedBasis(nn.Module):
@@ -68,7 +75,17 @@ FAMILIES: dict[str, Callable[[], Transform]] = {
     "tps 3 x 5, smoothed": lambda: ThinPlateSpline((3, 5), regularization=0.1),
     "tps 2 x 2, to the corners": lambda: ThinPlateSpline(2, span=1.0),
     "tps, scattered points": scattered_spline,
+    "tps 3-D": lambda: ThinPlateSpline((2, 3, 3), dims=3),
+    "polyharmonic 3-D, order 2": lambda: PolyharmonicSpline(3, dims=3, order=2, regularization=0.01),
+    "landmarks": LandmarkSpline,
+    "landmarks 3-D": lambda: LandmarkSpline((2, 2, 3)),
     "basis, learned": learned_basis,
+    "displacement 3-D, to the corners": lambda: DisplacementField((3, 4, 5), align_corners=True),
+    "free form, two levels": lambda: FreeFormDeformation((4, 5), levels=2),
+    "free form 3-D": lambda: FreeFormDeformation((4, 5, 4)),
+    "cpab, kept border and area": lambda: CPAB((4, 3), zero_boundary=True, volume_preserving=True),
+    "cpab 3-D": lambda: CPAB((2, 2, 1)),
+    "velocity 3-D": lambda: VelocityField((4, 3, 4), squarings=5, integration_size=(5, 5, 5)),
 }
 MODES = ("nearest", "bilinear", "bicubic")
 PADDINGS = ("zeros", "border", "reflection")
@@ -96,7 +113,17 @@ def pictures(
 def thetas(transform: Transform, n: int = 2, spread: float = 0.08, seed: int = 0) -> Tensor:
     """(n, *theta_shape) float64 around the identity, or where a head starts: strong enough to be seen, too weak to fold."""
     noise = torch.randn(n, *transform.theta_shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    if isinstance(transform, DisplacementField | VelocityField):
+        noise = _long_waves(noise.flatten(1, -2), base_grid(transform.size, dtype=noise.dtype))
+    elif isinstance(transform, CPAB):
+        noise = _long_waves(noise, transform.vertices)
     return (transform.identity() if transform.has_identity else transform.initial()).double() + spread * noise
+
+
+def _long_waves(noise: Tensor, nodes: Tensor) -> Tensor:
+    """Noise (n, K, d) -> vectors at the nodes (*S, d) of one long wave along each axis: neighbours hardly differ."""
+    waves = torch.cat([torch.ones_like(nodes[..., :1]), torch.sin(1.5 * nodes)], dim=-1)
+    return torch.einsum("nkd,...k->n...d", noise[:, : waves.shape[-1]], waves)
 
 
 def inner_points(n: int, count: int, dims: int, reach: float = 0.9, seed: int = 0) -> Tensor:

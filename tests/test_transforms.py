@@ -156,7 +156,7 @@ class TestThinPlateSpline:
             ({"control_points": 1}, "control_points: wanted a grid of at least 2 x 2, got 1 x 1"),
             ({"control_points": (4, 1)}, "control_points: wanted a grid of at least 2 x 2, got 4 x 1"),
             ({"control_points": torch.rand(2, 2)}, "control_points: .* at least 3 points, got 2"),
-            ({"control_points": torch.rand(5, 3)}, r"control_points: wanted .*\(K, 2\), got \(5, 3\)"),
+            ({"control_points": torch.rand(5, 4)}, r"control_points: wanted .*\(K, 2\) or \(K, 3\), got \(5, 4\)"),
             ({"control_points": torch.ones(5, 2, dtype=torch.int64)}, "control_points: wanted a float tensor"),
             ({"control_points": torch.tensor([[0.0, 0], [1, 0], [0, 1], [1, 0]])}, "points 1 and 3 are the same"),
             ({"control_points": torch.tensor([[0.0, 0], [1, 1], [2, 2], [-1, -1]])}, "all points lie on one line"),

@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     from torch_stn.transforms.base import Transform as Transform
     from torch_stn.transforms.basis import Basis as Basis
     from torch_stn.transforms.bounded_affine import BoundedAffine as BoundedAffine
+    from torch_stn.transforms.cpab import CPAB as CPAB
+    from torch_stn.transforms.displacement import DisplacementField as DisplacementField
+    from torch_stn.transforms.displacement import FieldMap as FieldMap
     from torch_stn.transforms.exponential_affine import ExponentialAffine as ExponentialAffine
+    from torch_stn.transforms.free_form import FreeFormDeformation as FreeFormDeformation
     from torch_stn.transforms.maps import Map as Map
     from torch_stn.transforms.matrix import Affine as Affine
     from torch_stn.transforms.matrix import Attention as Attention
@@ -42,7 +46,13 @@ if TYPE_CHECKING:
     from torch_stn.transforms.rigid import Rigid as Rigid
     from torch_stn.transforms.sequence import Sequence as Sequence
     from torch_stn.transforms.similarity import Similarity as Similarity
+    from torch_stn.transforms.spline_map import LandmarkSpline as LandmarkSpline
+    from torch_stn.transforms.spline_map import SplineMap as SplineMap
+    from torch_stn.transforms.thin_plate import PolyharmonicSpline as PolyharmonicSpline
     from torch_stn.transforms.thin_plate import ThinPlateSpline as ThinPlateSpline
+    from torch_stn.transforms.velocity import VelocityField as VelocityField
+    from torch_stn.transforms.velocity import exponential as exponential
+    from torch_stn.transforms.velocity import logarithm as logarithm
     from torch_stn.transforms.world import in_world as in_world
     from torch_stn.warping import warp as warp
 
@@ -51,28 +61,38 @@ _HOMES = {
     "Affine": "torch_stn.transforms.matrix",
     "Attention": "torch_stn.transforms.matrix",
     "Basis": "torch_stn.transforms.basis",
+    "BoundedAffine": "torch_stn.transforms.bounded_affine",
+    "CPAB": "torch_stn.transforms.cpab",
     "CoarseToFineGradient": "torch_stn.sampling.gradients",
     "CoordinateGradient": "torch_stn.sampling.gradients",
-    "BoundedAffine": "torch_stn.transforms.bounded_affine",
+    "DisplacementField": "torch_stn.transforms.displacement",
     "ExponentialAffine": "torch_stn.transforms.exponential_affine",
+    "FieldMap": "torch_stn.transforms.displacement",
+    "FreeFormDeformation": "torch_stn.transforms.free_form",
     "Interpolation": "torch_stn.sampling.interpolation",
+    "LandmarkSpline": "torch_stn.transforms.spline_map",
     "LinearizedGradient": "torch_stn.sampling.gradients",
     "LocalizationConv": "torch_stn.nn.localization",
     "LocalizationFC": "torch_stn.nn.localization",
     "LogPolar": "torch_stn.transforms.polar",
     "Map": "torch_stn.transforms.maps",
     "Polar": "torch_stn.transforms.polar",
+    "PolyharmonicSpline": "torch_stn.transforms.thin_plate",
     "Projective": "torch_stn.transforms.projective",
     "Rigid": "torch_stn.transforms.rigid",
     "Sequence": "torch_stn.transforms.sequence",
     "Similarity": "torch_stn.transforms.similarity",
     "SpatialTransformer": "torch_stn.nn.stn",
+    "SplineMap": "torch_stn.transforms.spline_map",
     "ThinPlateSpline": "torch_stn.transforms.thin_plate",
     "Transform": "torch_stn.transforms.base",
     "Translation": "torch_stn.transforms.matrix",
+    "VelocityField": "torch_stn.transforms.velocity",
     "count": "torch_stn.sampling.splat",
-    "label_probabilities": "torch_stn.sampling.labels",
+    "exponential": "torch_stn.transforms.velocity",
     "in_world": "torch_stn.transforms.world",
+    "label_probabilities": "torch_stn.sampling.labels",
+    "logarithm": "torch_stn.transforms.velocity",
     "sample": "torch_stn.sampling.sample",
     "sample_labels": "torch_stn.sampling.labels",
     "spatial_gradient": "torch_stn.sampling.slopes",

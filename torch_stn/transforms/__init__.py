@@ -6,7 +6,11 @@ from torch_stn.transforms.base import Transform as Transform
 from torch_stn.transforms.basis import Basis as Basis
 from torch_stn.transforms.basis import BasisTransform as BasisTransform
 from torch_stn.transforms.bounded_affine import BoundedAffine as BoundedAffine
+from torch_stn.transforms.cpab import CPAB as CPAB
+from torch_stn.transforms.displacement import DisplacementField as DisplacementField
+from torch_stn.transforms.displacement import FieldMap as FieldMap
 from torch_stn.transforms.exponential_affine import ExponentialAffine as ExponentialAffine
+from torch_stn.transforms.free_form import FreeFormDeformation as FreeFormDeformation
 from torch_stn.transforms.maps import Map as Map
 from torch_stn.transforms.matrix import Affine as Affine
 from torch_stn.transforms.matrix import Attention as Attention
@@ -19,7 +23,13 @@ from torch_stn.transforms.projective import Projective as Projective
 from torch_stn.transforms.rigid import Rigid as Rigid
 from torch_stn.transforms.sequence import Sequence as Sequence
 from torch_stn.transforms.similarity import Similarity as Similarity
+from torch_stn.transforms.spline_map import LandmarkSpline as LandmarkSpline
+from torch_stn.transforms.spline_map import SplineMap as SplineMap
+from torch_stn.transforms.thin_plate import PolyharmonicSpline as PolyharmonicSpline
 from torch_stn.transforms.thin_plate import ThinPlateSpline as ThinPlateSpline
+from torch_stn.transforms.velocity import VelocityField as VelocityField
+from torch_stn.transforms.velocity import exponential as exponential
+from torch_stn.transforms.velocity import logarithm as logarithm
 from torch_stn.transforms.world import from_world as from_world
 from torch_stn.transforms.world import in_world as in_world
 from torch_stn.transforms.world import to_world as to_world
@@ -37,4 +47,9 @@ TRANSFORMS: dict[str, type[Transform]] = {
     "tps": ThinPlateSpline,
     "polar": Polar,
     "log-polar": LogPolar,
+    "polyharmonic": PolyharmonicSpline,
+    "ffd": FreeFormDeformation,
+    "displacement": DisplacementField,
+    "velocity": VelocityField,
+    "cpab": CPAB,
 }

@@ -10,6 +10,7 @@ from torch_stn import _checks, lowered
 from torch_stn.coordinates import base_grid
 from torch_stn.transforms.base import Transform
 
+_CACHED_SIZES = 8
 _PROBE = torch.tensor([[-0.9, -0.7, 0.3], [0.2, 0.8, -0.4], [0.6, -0.3, 0.9], [0.0, 0.0, 0.0], [-0.5, 0.4, 0.1]])
 
 
@@ -48,6 +49,32 @@ class BasisTransform(Transform):
 
     def _coefficients(self, theta: Tensor) -> Tensor:
         return theta - self.identity_theta.to(theta.dtype)
+
+
+class ConstantBasis(BasisTransform):
+    """A family whose B never changes: the values on the pixels of the last few sizes are kept, computed in float64."""
+
+    def __init__(self, identity: Tensor) -> None:
+        super().__init__(identity)
+        self._cache: dict[tuple[object, ...], Tensor] = {}
+
+    def functions_on(
+        self, size: tuple[int, ...], align_corners: bool, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
+        # A constant of (size, control points), computed once; but a compiled graph must not depend on a Python cache.
+        if torch.compiler.is_compiling():
+            return super().functions_on(size, align_corners, torch.float64, device).to(dtype)
+        key = (size, align_corners, dtype, device)
+        if key not in self._cache:
+            # Made outside inference mode, so that what evaluation kept can serve training.
+            with torch.inference_mode(False), torch.no_grad():
+                made = super().functions_on(size, align_corners, torch.float64, device).to(dtype)
+            if type(made) is not Tensor or torch._C._functorch.is_functorch_wrapped_tensor(made):
+                return made  # of a vmap or a shape run: it must not outlive that
+            if len(self._cache) >= _CACHED_SIZES:
+                self._cache.pop(next(iter(self._cache)))
+            self._cache[key] = made
+        return self._cache[key]
 
 
 class Basis(BasisTransform):

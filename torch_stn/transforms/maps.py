@@ -193,6 +193,10 @@ class ComposedMap(Map):
         total = inner + self.first.displacement(xy + inner)
         return torch.where(finite, total, torch.full_like(total, float("inf")))
 
+    def points(self, xy: Tensor) -> Tensor:
+        # Each in its own way, which may be more exact than by its inverse.
+        return self.second.points(self.first.points(xy))
+
     def inverse(self) -> Map:
         return self.second.inverse().then(self.first.inverse())
 
@@ -251,7 +255,7 @@ class InverseMap(Map):
         solution = target
         for _ in range(self.iterations):
             residual, jacobian = self._linearise(solution, target)
-            if _holds(residual.abs().amax(dim=-1) <= tolerance):
+            if holds(residual.abs().amax(dim=-1) <= tolerance):
                 break
             step = torch.linalg.solve_ex(jacobian, residual[..., None])[0][..., 0]
             solution = solution - step.nan_to_num(0.0).clamp(-self.max_step, self.max_step)
@@ -267,7 +271,7 @@ class InverseMap(Map):
         return at + moved.detach() - target, slopes.detach() + identity
 
 
-def _holds(conditions: Tensor) -> bool:
+def holds(conditions: Tensor) -> bool:
     """Whether all conditions hold; under vmap nobody can say, and every iteration runs."""
     try:
         return bool(conditions.all())
