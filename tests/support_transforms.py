@@ -40,6 +40,7 @@ from torch_stn import (
     warp,
 )
 from torch_stn.sampling.choose import BACKENDS
+from torch_stn.transforms.velocity import VelocityMap
 
 Make = Callable[[int], Transform]
 SIZES = {2: (6, 7), 3: (4, 5, 4)}
@@ -120,7 +121,8 @@ def inside(row: str, dims: int) -> Tensor:
 def inverts(row: str, dims: int) -> None:
     _, _, map = map_of(row, dims)
     xy = inside(row, dims)
-    torch.testing.assert_close(map.inverse().sources(map.sources(xy)), xy, rtol=0, atol=1e-6)
+    inverse = map.inverse(exact=True) if isinstance(map, VelocityMap) else map.inverse()
+    torch.testing.assert_close(inverse.sources(map.sources(xy)), xy, rtol=0, atol=1e-6)
 
 
 def moves_points(row: str, dims: int) -> None:
@@ -272,7 +274,7 @@ QUICK: dict[str, Callable[[str], str | None]] = {
     "3-D": in_dims(3),
     "inverse": everywhere(inverts),
     "points": everywhere(moves_points),
-    "boxes": everywhere(bounds_boxes),
+    "boxes": lambda row: bounds_boxes(row, ROWS[row][1][0]),
     "double backward": everywhere(double_backward),
     "jvp": everywhere(forward_mode),
     "vmap": everywhere(batched),

@@ -86,5 +86,7 @@ def test_bad_arguments_are_named() -> None:
         compat.affine_grid(theta, [1, 1, 4, 5, 6], False)
     with pytest.raises(ValueError, match=r"^(theta|size): .*3.*2|^(theta|size): .*2.*3"):
         compat.affine_grid(theta.expand(2, -1, -1), [3, 1, 4, 5], False)
+    with pytest.raises(ValueError, match=r"^input: wanted \(N, C, H, W\) or .*, got \(1, 3, 3\) float32"):
+        compat.grid_sample(torch.ones(1, 3, 3), torch.zeros(1, 2, 2, 2), align_corners=False)
     with pytest.raises(ValueError, match=r"^padding_mode: "):
-        compat.grid_sample(torch.ones(1, 1, 3, 3), torch.zeros(1, 2, 2, 2), padding_mode="wrap", align_corners=False)
+        compat.grid_sample(torch.ones(1, 1, 3, 3), torch.zeros(1, 2, 2, 2), padding_mode="wrapped", align_corners=False)

@@ -13,6 +13,7 @@ from tiny_run import tiny_digits, tiny_train, weights
 from torch_stn.lab import models
 from torch_stn.lab.data.sets import DigitSet
 from torch_stn.lab.evaluate import ClassSums, evaluate, quick_error
+from torch_stn.nn.monitor import NAMES
 
 TEST = 60  # digits
 
@@ -46,8 +47,9 @@ def test_a_run_folder_has_everything_that_its_page_lists(tmp_path: Path, name: s
     assert len(losses) + len(errors) == len(rows)
     assert [row["step"] for row in losses] == [2, 4, 6]
     assert [row["step"] for row in errors] == [0, 2, 6]
+    monitored = {*NAMES, "residual_rotation_deg", "residual_shift", "residual_log_scale"} if transformer else set()
     for row in losses:
-        assert row.keys() == {"step", "seconds", "loss", "learning_rate", "images_per_second"}
+        assert row.keys() == {"step", "seconds", "loss", "learning_rate", "images_per_second"} | monitored
         assert row["loss"] > 0
         assert row["images_per_second"] > 0
     for row in errors:

@@ -75,7 +75,7 @@ def test_a_later_look_brings_back_what_an_earlier_one_cut_off() -> None:
     torch.testing.assert_close(stn.read(x, away_and_back), x, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family().has_identity])
 def test_it_starts_as_the_identity(name: str) -> None:
     family = FAMILIES[name]()
     size = (9, 7) if family.dims == 2 else (3, 4, 5)

@@ -49,7 +49,7 @@ class Twist(Transform):
 
 
 class Drift(Transform):
-    """A displacement at 4 x 4 places, smooth in between: read by torch's own grid_sample."""
+    """A displacement at 4 x 4 places, smooth in between: read by a sampler, which has every derivative."""
 
     theta_shape = (2, 4, 4)
 
@@ -60,7 +60,7 @@ class Drift(Transform):
         n = max(len(theta), len(xy))
         grid = xy.expand(n, -1, -1)[:, None]
         field = theta.expand(n, -1, -1, -1)
-        return F.grid_sample(field, grid, mode="bicubic", padding_mode="border", align_corners=True)[:, :, 0].mT
+        return sample(field, grid, mode="bicubic", padding_mode="border", align_corners=True)[:, :, 0].mT
 
 
 class TestFamily(FamilyContract):

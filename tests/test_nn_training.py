@@ -176,7 +176,7 @@ class Loose(nn.Module):
         ({"count": 0}, ValueError, r"^count: wanted at least 1, got 0"),
         ({"init": torch.zeros(5)}, ValueError, r"^init: wanted 6 numbers, .* got \(5,\)"),
         ({"init": torch.zeros(12), "count": 3}, ValueError, r"^init: wanted 6 numbers, or 3 times"),
-        ({"mode": "linear"}, ValueError, r"^mode: wanted one of"),
+        ({"mode": "lanczos"}, ValueError, r"^mode: wanted one of"),
         ({"padding_mode": "zero"}, ValueError, r"^padding_mode: wanted one of"),
         ({"backend": "cuda"}, ValueError, r"^backend: wanted one of"),
     ],

@@ -20,7 +20,7 @@ def affine(*rows: float) -> Map:
     return Affine()(torch.tensor([rows], dtype=torch.float64))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family().has_identity])
 def test_the_identity_costs_nothing(name: str) -> None:
     family = FAMILIES[name]()
     map = family(family.identity()[None].double())

@@ -21,7 +21,7 @@ def classifier(channels: int = 1, side: int = 12) -> nn.Sequential:
 
 
 class TestPrepend:
-    @pytest.mark.parametrize("name", TRANSFORMS)
+    @pytest.mark.parametrize("name", [name for name, family in TRANSFORMS.items() if family().has_identity])
     def test_the_model_says_what_it_said(self, name: str) -> None:
         model = classifier().eval()
         x = torch.rand(2, 1, 12, 12)

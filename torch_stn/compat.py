@@ -28,6 +28,8 @@ def grid_sample(
         >>> grid_sample(image, affine_grid(torch.eye(2, 3)[None], [1, 1, 4, 4], False), align_corners=False).shape
         torch.Size([1, 1, 4, 4])
     """
+    if _checks.tensor("input", input).dim() not in (4, 5):
+        raise ValueError(f"input: wanted (N, C, H, W) or (N, C, D, H, W), got {_checks.describe(input)}")
     return sample(
         input, grid, mode=mode, padding_mode=padding_mode, align_corners=_corners("grid_sample", align_corners)
     )

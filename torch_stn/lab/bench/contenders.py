@@ -93,7 +93,7 @@ def _listening() -> Iterator[list[Problem]]:
         heard.append(problem)
         return "it only listens"
 
-    listener: Any = SimpleNamespace(UNITS="pixel", why_not=why_not, not_by_default=why_not)
+    listener: Any = SimpleNamespace(UNITS="pixel", FUSED=False, why_not=why_not, not_by_default=why_not, sample=None)
     there = dict(BACKENDS)
     BACKENDS.clear()
     BACKENDS.update({"listener": listener, **there})
