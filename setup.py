@@ -18,7 +18,17 @@ from setuptools.errors import CompileError
 
 SOURCES = Path("torch_stn/sampling/backends/csrc")
 # No -ffast-math, at the link least of all: it would switch denormal numbers off for the whole process.
-FLAGS = "-std=c++17 -O2 -fPIC -fopenmp -fvisibility=hidden -fno-math-errno -fno-trapping-math -Wno-psabi".split()
+FLAGS = [
+    "-std=c++17",
+    "-O2",
+    "-fpeel-loops",
+    "-fPIC",
+    "-fopenmp",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",
+]
 X86 = {
     "sse4": ["-msse4.1"],
     "avx2": ["-mavx2", "-mfma"],

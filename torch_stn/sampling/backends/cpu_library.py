@@ -45,8 +45,8 @@ def instruction_set() -> str:
 
 
 def path() -> Path:
-    """Where the build for this processor lies."""
-    return HERE / f"_kernels_{instruction_set()}.so"
+    """Where the build for this processor lies; TORCH_STN_KERNELS names another folder (`make sanitize`)."""
+    return Path(os.environ.get("TORCH_STN_KERNELS") or HERE) / f"_kernels_{instruction_set()}.so"
 
 
 @cache

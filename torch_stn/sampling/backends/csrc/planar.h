@@ -7,20 +7,20 @@ namespace stn {
 // The taps of one vector of points: pixel behind each, per axis, and the weights.
 template <class T, int D, class K> struct Taps {
     Vec<T> w[D][K::taps], s[D][K::taps];
-    IVec<T> offset, pixel[D][K::taps];  // pixel: of a MIXED vector only; -1 where the fill value is read
+    const Int<T>* offset;
+    IVec<T> pixel[D][K::taps];  // pixel: of a MIXED vector only; -1 where the fill value is read
     Reach reach;
 
     STN_INLINE Taps(const Frame<D>& f, const Cells<T, D>& cells, int v, bool padded, bool slopes) {
         reach = padded ? INSIDE : cells.reach[v / Simd<T>::lanes];
-        offset = load_int<T>(&cells.offset[v]);
+        offset = &cells.offset[v];
         for (int i = 0; i < D; i++) {
             const Vec<T> fraction = K::taps == 1 ? Vec<T>{} : load(&cells.fraction[i][v]);
             K::weights(fraction, w[i]);
             if (slopes) K::slopes(fraction, s[i]);
             if (reach != MIXED) continue;
             const IVec<T> cell = load_int<T>(&cells.cell[i][v]) + (K::first + f.margin[i]);
-            for (int t = 0; t < K::taps; t++)
-                for (int l = 0; l < Simd<T>::lanes; l++) pixel[i][t][l] = f.source[i][cell[l] + t];
+            for (int t = 0; t < K::taps; t++) pixel[i][t] = look_up<T>(f.source[i] + t, cell);
         }
     }
 };
@@ -35,7 +35,7 @@ template <class T, int D, class K> struct RowReader {
     STN_INLINE void operator()(Vec<T> (&t)[K::taps], int j, int k) const {
         if (taps.reach == INSIDE) {
             const T* p = image + (j + K::first) * f.stride[1] + (D == 3 ? (k + K::first) * f.stride[D - 1] : 0);
-            if (K::taps == 1) t[0] = gather<T>(p, taps.offset);
+            if (K::taps == 1) t[0] = gather<T>(p, load_int<T>(taps.offset));
             if (K::taps >= 2) gather_pairs<T>(p + K::first, taps.offset, t[0], t[K::taps > 1 ? 1 : 0]);
             if (K::taps == 4) gather_pairs<T>(p + 1, taps.offset, t[K::taps - 2], t[K::taps - 1]);
             return;
@@ -83,7 +83,7 @@ template <class T, int D, class K, bool PADDED>
 void scatter_planar(const Frame<D>& f, const Cells<T, D>& cells, int count, const T* g, T* grad) {
     constexpr int L = Simd<T>::lanes, planes = D == 3 ? K::taps : 1;
     alignas(64) T share[planes][K::taps][K::taps][L];
-    alignas(64) Int<T> pixel[D][K::taps][L], offset[L];
+    alignas(64) Int<T> pixel[D][K::taps][L];
     for (int v = 0; v < count; v += L) {
         const Taps<T, D, K> taps(f, cells, v, PADDED, false);
         if (taps.reach == OUTSIDE) continue;
@@ -94,12 +94,11 @@ void scatter_planar(const Frame<D>& f, const Cells<T, D>& cells, int count, cons
                 const Vec<T> row = (D == 3 ? weight * taps.w[D - 1][k] : weight) * taps.w[1][j];
                 for (int i = 0; i < K::taps; i++) store(share[k][j][i], row * taps.w[0][i]);
             }
-        store_int<T>(offset, taps.offset);
         if (taps.reach == INSIDE) {
             for (int l = 0; l < lanes; l++)
                 for (int k = 0; k < planes; k++)
                     for (int j = 0; j < K::taps; j++) {
-                        T* to = grad + offset[l] + (j + K::first) * f.stride[1] + K::first;
+                        T* to = grad + taps.offset[l] + (j + K::first) * f.stride[1] + K::first;
                         if (D == 3) to += (k + K::first) * f.stride[D - 1];
                         for (int i = 0; i < K::taps; i++) to[i] += share[k][j][i][l];
                     }

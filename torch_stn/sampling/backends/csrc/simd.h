@@ -107,12 +107,18 @@ template <class T> STN_INLINE Vec<T> gather(const T* p, IVec<T> at) {
     for (int i = 0; i < Simd<T>::lanes; i++) v[i] = p[at[i]];
     return v;
 }
-// p[at] and p[at + 1]
-template <class T> STN_INLINE void gather_pairs(const T* p, IVec<T> at, Vec<T>& a, Vec<T>& b) {
+// p[at] and p[at + 1]; `at` in memory, from where every lane is loaded on its own.
+template <class T> STN_INLINE void gather_pairs(const T* p, const Int<T>* at, Vec<T>& a, Vec<T>& b) {
     for (int i = 0; i < Simd<T>::lanes; i++) {
         a[i] = p[at[i]];
         b[i] = p[at[i] + 1];
     }
+}
+// Entries of a table of int32.
+template <class T> STN_INLINE IVec<T> look_up(const int32_t* table, IVec<T> at) {
+    IVec<T> found;
+    for (int i = 0; i < Simd<T>::lanes; i++) found[i] = table[at[i]];
+    return found;
 }
 // rows <-> columns of a square of `lanes` vectors
 template <class T> STN_INLINE void transpose(Vec<T>* r) {

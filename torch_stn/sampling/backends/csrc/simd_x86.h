@@ -28,11 +28,13 @@ template <> STN_INLINE void store_first<float>(float* p, Vec<float> v, int n) {
 template <> STN_INLINE Vec<float> gather<float>(const float* p, IVec<float> at) {
     return (Vec<float>)_mm512_i32gather_ps((__m512i)at, p, 4);
 }
+template <> STN_INLINE double sum<float>(Vec<float> v) { return _mm512_reduce_add_ps((F)v); }
+template <> STN_INLINE IVec<float> look_up<float>(const int32_t* table, IVec<float> at) {
+    return (IVec<float>)_mm512_i32gather_epi32((__m512i)at, table, 4);
+}
 // Loads and shuffles, not a gather of 64-bit pairs: measured faster.
 template <>
-STN_INLINE void gather_pairs<float>(const float* p, IVec<float> at, Vec<float>& a, Vec<float>& b) {
-    alignas(64) int32_t k[16];
-    memcpy(k, &at, sizeof k);
+STN_INLINE void gather_pairs<float>(const float* p, const int32_t* k, Vec<float>& a, Vec<float>& b) {
     F left = _mm512_castps128_ps512(two_pairs(p + k[0], p + k[1]));
     left = _mm512_insertf32x4(left, two_pairs(p + k[4], p + k[5]), 1);
     left = _mm512_insertf32x4(left, two_pairs(p + k[8], p + k[9]), 2);
@@ -99,9 +101,7 @@ template <> STN_INLINE void store_first<float>(float* p, Vec<float> v, int n) {
     _mm256_maskstore_ps(p, first_lanes(n), (F)v);
 }
 template <>
-STN_INLINE void gather_pairs<float>(const float* p, IVec<float> at, Vec<float>& a, Vec<float>& b) {
-    alignas(32) int32_t k[8];
-    memcpy(k, &at, sizeof k);
+STN_INLINE void gather_pairs<float>(const float* p, const int32_t* k, Vec<float>& a, Vec<float>& b) {
     F left = _mm256_castps128_ps256(two_pairs(p + k[0], p + k[1]));
     F right = _mm256_castps128_ps256(two_pairs(p + k[2], p + k[3]));
     left = _mm256_insertf128_ps(left, two_pairs(p + k[4], p + k[5]), 1);
@@ -143,8 +143,8 @@ template <> STN_INLINE Vec<float> round_of<float>(Vec<float> v) { return (Vec<fl
 template <> STN_INLINE Vec<double> floor_of<double>(Vec<double> v) { return (Vec<double>)_mm_floor_pd((__m128d)v); }
 template <> STN_INLINE Vec<double> round_of<double>(Vec<double> v) { return (Vec<double>)_mm_round_pd((__m128d)v, 0x08); }
 template <>
-STN_INLINE void gather_pairs<float>(const float* p, IVec<float> at, Vec<float>& a, Vec<float>& b) {
-    F left = two_pairs(p + at[0], p + at[1]), right = two_pairs(p + at[2], p + at[3]);
+STN_INLINE void gather_pairs<float>(const float* p, const int32_t* k, Vec<float>& a, Vec<float>& b) {
+    F left = two_pairs(p + k[0], p + k[1]), right = two_pairs(p + k[2], p + k[3]);
     a = (Vec<float>)_mm_shuffle_ps(left, right, 0x88);
     b = (Vec<float>)_mm_shuffle_ps(left, right, 0xdd);
 }

@@ -197,47 +197,50 @@ template <class T, int D> class Sources {
         if (c.form == FIELD) add_base(first, count, x);
     }
 
+    // Sums over a block of g and of g times x, y[, z]: kept in lanes to the end, for adding up lanes is dear.
+    struct Moments {
+        V along[D + 1] = {};
+        STN_INLINE void add(V g, V x, const double* unit) {
+            along[0] += g * x;
+            for (int q = 1; q < D; q++) along[q] += g * (T)unit[q];
+            along[D] += g;
+        }
+        void collect(double scale, double* row) const {
+            for (int q = 0; q <= D; q++) row[q] += scale * sum<T>(along[q]);
+        }
+    };
     void pull_affine(int64_t first, int count, const Lane<T> (&g)[D], double* sums) const {
+        Moments moments[D];
         rows(first, count, [&](int done, int run, const int64_t* index) {
-            for (int i = 0; i < D; i++) {
-                V plain{}, along_x{};
-                for (int v = 0; v < run; v += L) {
-                    const V pixel = first_of(load(&g[i][done + v]), run - v);
-                    plain += pixel;
-                    along_x += pixel * ramp(unit[0] * index[0] + origin[0], unit[0], v);
-                }
-                add_row(sums + i * (D + 1), half[i], sum<T>(plain), sum<T>(along_x), index);
+            double at[D];
+            for (int q = 0; q < D; q++) at[q] = unit[q] * index[q] + origin[q];
+            for (int v = 0; v < run; v += L) {
+                const V x = ramp(at[0], unit[0], v);
+                for (int i = 0; i < D; i++) moments[i].add(first_of(load(&g[i][done + v]), run - v), x, at);
             }
         });
-    }
-    // A row of the matrix: sums of g, and of g times x; y and z are the same along a row.
-    void add_row(double* row, double scale, double plain, double along_x, const int64_t* index) const {
-        row[0] += scale * along_x;
-        for (int q = 1; q < D; q++) row[q] += scale * plain * (unit[q] * index[q] + origin[q]);
-        row[D] += scale * plain;
+        for (int i = 0; i < D; i++) moments[i].collect(half[i], sums + i * (D + 1));
     }
     void pull_projective(int64_t first, int count, const Lane<T> (&g)[D], double* sums) const {
+        Moments moments[D + 1];
         rows(first, count, [&](int done, int run, const int64_t* index) {
             const Homography h = along(index);
-            V plain[D + 1] = {}, along_x[D + 1] = {};
             for (int v = 0; v < run; v += L) {
-                V xy[D], moved[D], q[D + 1] = {};
+                V xy[D], moved[D], last{};
                 IVec<T> front;
                 const V reciprocal = displaced(h, v, xy, moved, front);
                 for (int i = 0; i < D; i++) {
                     const V pixel = first_of(load(&g[i][done + v]), run - v);
                     // A point that is nowhere has no gradient, whatever 0 * inf would say.
                     const IVec<T> felt = front & (pixel != V{});
-                    q[i] = felt ? pixel * (T)half[i] * reciprocal : V{};
-                    q[D] -= felt ? q[i] * (xy[i] + moved[i]) : V{};
+                    const V pull = felt ? pixel * (T)half[i] * reciprocal : V{};
+                    moments[i].add(pull, xy[0], h.unit);
+                    last -= felt ? pull * (xy[i] + moved[i]) : V{};
                 }
-                for (int r = 0; r <= D; r++) {
-                    plain[r] += q[r];
-                    along_x[r] += q[r] * xy[0];
-                }
+                moments[D].add(last, xy[0], h.unit);
             }
-            for (int r = 0; r <= D; r++) add_row(sums + r * (D + 1), 1, sum<T>(plain[r]), sum<T>(along_x[r]), index);
         });
+        for (int r = 0; r <= D; r++) moments[r].collect(1, sums + r * (D + 1));
     }
     void pull_basis(int64_t first, int count, const Lane<T> (&g)[D], double* sums) const {
         const int64_t points = c.points();
