@@ -138,8 +138,7 @@ def test_derivatives_of_all_orders_and_kinds() -> None:
 
     assert gradcheck(run, (image, theta), check_forward_ad=True)
     assert gradgradcheck(run, (image, theta))
-    shared = lambda u: run(u, theta + 0.01 * u.mean())
-    assert gradgradcheck(shared, (image,))
+    assert gradgradcheck(lambda u: run(u, theta + 0.01 * u.mean()), (image,))
     each = torch.func.vmap(run, in_dims=(None, 0))(image, theta.detach()[None].expand(3, -1, -1, -1))
     torch.testing.assert_close(each[2], run(image, theta).detach())
     _, slope = torch.func.jvp(lambda t: run(image, t).sum(), (theta.detach(),), (torch.ones_like(theta),))

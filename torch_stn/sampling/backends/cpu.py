@@ -127,7 +127,7 @@ class _Fused(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx: Any, image: Tensor, source: Tensor, basis: Tensor | None, how: How, plain: Plain
     ) -> Tensor:
-        ctx.save_forbackward(image, source, basis)
+        ctx.save_for_backward(image, source, basis)
         ctx.how, ctx.plain = how, plain
         return forward(image, source, basis, how)
 

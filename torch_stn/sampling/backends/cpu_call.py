@@ -44,9 +44,9 @@ def backward(
     call = _Call(image, source, basis, how)
     grad_image = call.empty(image.shape[0], tuple(image.shape[2:])) if wanted[0] else None
     grad_source = torch.empty_like(call.source) if wanted[1] else None
-    cpu_library.function("stn_backward")(
-        call.packed(grad_result=call.in_format(grad), grad_image=grad_image, grad_source=grad_source)
-    )
+    grad = call.in_format(grad)  # held until the kernels are done: the record knows only where it lies
+    record = call.packed(grad_result=grad, grad_image=grad_image, grad_source=grad_source)
+    cpu_library.function("stn_backward")(record)
     return (
         None if grad_image is None else call.as_came(grad_image),
         None if grad_source is None else grad_source.reshape(source.shape),
