@@ -1,7 +1,8 @@
 """Builds the C++ kernels with `pip install`; everything else about the package stands in pyproject.toml.
 
 Without a compiler, or where it fails, the package installs without them: `stn doctor` says so, torch_stn works, slower.
-    CXX    the compiler; c++, g++ or clang++ where it is not set
+    CXX              the compiler; c++, g++ or clang++ where it is not set
+    TORCH_STN_BUILD  one instruction set of X86 alone
 """
 
 import os
@@ -40,7 +41,9 @@ def builds() -> dict[str, list[str]]:
     """The instruction sets to build for, with the flags of each."""
     if sys.platform != "linux":
         return {}  # nobody has tried
-    return X86 if platform.machine().lower() in ("x86_64", "amd64") else {"portable": []}
+    every = X86 if platform.machine().lower() in ("x86_64", "amd64") else {"portable": []}
+    only = os.environ.get("TORCH_STN_BUILD")
+    return {name: flags for name, flags in every.items() if only in (None, "", name)}
 
 
 class BuildKernels(build_ext):

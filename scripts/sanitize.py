@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ["tests/test_cpu_kernels.py", "tests/test_backends.py", "tests/test_sample_inputs.py"]
-SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -g"
+SANITIZERS = "-O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -g"
 
 
 def main() -> int:
@@ -21,7 +21,7 @@ def main() -> int:
 
     name = cpu_library.instruction_set()
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "CXX": f"g++ {SANITIZERS}", "TORCH_STN_KERNELS": folder}
+        environment = {**os.environ, "CXX": f"g++ {SANITIZERS}", "TORCH_STN_KERNELS": folder, "TORCH_STN_BUILD": name}
         build = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", folder, "--build-temp", f"{folder}/work"]
         subprocess.run(build, check=True, cwd=ROOT, env=environment)
         (library,) = Path(folder).rglob(f"_kernels_{name}.so")

@@ -141,7 +141,11 @@ class _Fused(torch.autograd.Function):
         image, source = image.view_as(image), source.view_as(source)
         values = ctx.plain(image, _form(source, basis, ctx.how)).reshape(grad.shape)
         inputs = [tensor for tensor, needed in zip((image, source), wanted, strict=True) if needed]
-        grads = iter(torch.autograd.grad(values, inputs, grad, create_graph=True))
+        if not values.requires_grad:  # nearest reading has no slope
+            return *[torch.zeros_like(x) if n else None for x, n in zip((image, source), wanted, strict=True)], *[
+                None
+            ] * 3
+        grads = iter(torch.autograd.grad(values, inputs, grad, create_graph=True, materialize_grads=True))
         return *[next(grads) if needed else None for needed in wanted], None, None, None
 
 
