@@ -12,7 +12,7 @@ BIN := .venv/bin
 export TORCH TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow pytest lint types format clean venv-lab venv-dev
+.PHONY: help demo test test-slow pytest lint types format kernels sanitize wheel clean venv-lab venv-dev
 
 help: ## this page
 	@printf 'make TARGET [PYTHON=%s] [TORCH=%s] [TORCH_INDEX=%s]\n\n' '$(PYTHON)' '$(TORCH)' '$(TORCH_INDEX)'
@@ -40,8 +40,18 @@ format: venv-dev ## let ruff mend what it can
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
+kernels: ## build the C++ kernels where they lie, for PYTHONPATH=. and after a change of csrc/
+	@$(PYTHON) setup.py -q build_ext --inplace --force
+
+sanitize: venv-dev ## the kernels' tests with AddressSanitizer and UBSan
+	@$(BIN)/python scripts/sanitize.py $(ARGS)
+
+wheel: venv-dev ## dist/: one wheel for every Python, tried in a clean environment that finds no compiler
+	@$(BIN)/python scripts/wheel.py
+
 clean: ## remove the environment, caches and builds; runs/ stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -f torch_stn/sampling/backends/_kernels_*.so
 	find torch_stn tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 venv-lab: EXTRAS := lab

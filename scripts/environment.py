@@ -34,7 +34,7 @@ def main(wanted: str) -> None:
         index = index or found.get("ground", {}).get("index", "")
         # What an environment is built on: when one of these moves, it is made from nothing.
         ground = {"python": sys.version, "base": sys.base_prefix, "folder": str(ROOT), "torch": torch, "index": index}
-        project = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+        project = fingerprint()
         whole = found.get("ground") == ground and runs(PYTHON)
         extras = sorted(set(wanted.split(",")) | set(found.get("extras", []) if whole else []))
         if whole and found == {"ground": ground, "project": project, "extras": extras}:
@@ -43,7 +43,18 @@ def main(wanted: str) -> None:
             make(torch, index)
         WHOLE.unlink(missing_ok=True)
         install(extras, torch, index)
+        project = fingerprint()
         WHOLE.write_text(json.dumps({"ground": ground, "project": project, "extras": extras}, indent=1) + "\n")
+
+
+def fingerprint() -> str:
+    """Changes when pip has something to do: other requirements, or kernels to be built anew."""
+    kernels = ROOT / "torch_stn" / "sampling" / "backends"
+    digest = hashlib.sha256()
+    for path in (ROOT / "pyproject.toml", ROOT / "setup.py", *sorted((kernels / "csrc").glob("*"))):
+        digest.update(path.read_bytes())
+    built = sorted(path.name for path in kernels.glob("*.so"))
+    return digest.hexdigest() + " " + " ".join(built)
 
 
 def make(torch: str, index: str) -> None:

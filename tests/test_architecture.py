@@ -15,6 +15,7 @@ RULES = (
     "sampling.pyramid"
 )
 SAMPLER = "sampling.sample sampling.read sampling.interpolation sampling.padding sampling.problem sampling.gradients"
+KERNELS = "sampling.backends.cpu_library sampling.backends.cpu_call sampling.backends.cpu_operator"  # one backend
 REASONS = "sampling.choose.BACKENDS sampling.choose.reasons"  # `stn doctor` tells who serves what
 # Each module and what of the project it may name besides itself and what lies in it; the nearest row upwards holds.
 # What is missing in a row is the rule: transforms and sampling do not know each other, backends do not know each other,
@@ -37,6 +38,9 @@ MAY_IMPORT = {
     "sampling.antialias": f"{FOUNDATION} {RULES}",
     "sampling.pyramid": f"{FOUNDATION} {RULES}",
     "sampling.backends": f"{FOUNDATION} {RULES}",
+    "sampling.backends.cpu": f"{FOUNDATION} {RULES} {KERNELS}",
+    "sampling.backends.cpu_call": KERNELS,
+    "sampling.backends.cpu_operator": KERNELS,
     "sampling.choose": f"{FOUNDATION} {RULES} sampling.backends",
     "sampling.read": f"{FOUNDATION} {RULES} sampling.choose sampling.gradients",
     "sampling.footprints": f"{FOUNDATION} {RULES} sampling.read sampling.gradients",

@@ -16,7 +16,7 @@ from torch_stn.sampling.antialias import affine_columns
 from torch_stn.sampling.footprints import read_footprints
 from torch_stn.sampling.gradients import CoordinateGradient
 from torch_stn.sampling.interpolation import Interpolation
-from torch_stn.sampling.read import read, sampling_dtype
+from torch_stn.sampling.read import MapPoints, read, sampling_dtype
 from torch_stn.transforms.maps import Map
 
 
@@ -105,8 +105,8 @@ def warp(
     form = map.lower(size, align_corners=align_corners)
     in_size = tuple(image.shape[2:])
 
-    def points(units: str) -> Tensor:
-        """Where the form reads, in the units that the backend prefers."""
+    def points_of(form: lowered.Lowered, units: str) -> Tensor:
+        """Where a form reads, in the units that the backend prefers."""
         dtype, device = sampling_dtype(image), image.device
         if units == "pixel":
             pairs = zip(size, in_size, strict=True)
@@ -126,7 +126,7 @@ def warp(
         serve = partial(read_footprints, antialias=antialias, jacobian=jacobian)
     return serve(
         image,
-        points,
+        MapPoints(form, size, points_of),
         "pixel",
         out_size=size,
         mode=mode,

@@ -34,6 +34,9 @@ def _versions() -> Table:
     gpus = (
         [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     )
+    lost = reasons(_problem("cpu", 2, "bilinear"))["cpu"]
+    cost = "; F.grid_sample serves in their place, which takes several times as long"
+    table.add_row("CPU kernels", "built and loaded" if lost is None else lost + cost)
     table.add_row("GPU", ", ".join(gpus) or "none that torch can use")
     return table
 

@@ -3,10 +3,11 @@
 from types import ModuleType
 
 from torch_stn import _checks
-from torch_stn.sampling.backends import aten, reference
+from torch_stn.sampling.backends import aten, cpu, reference
 from torch_stn.sampling.problem import Problem
 
 BACKENDS: dict[str, ModuleType] = {
+    "cpu": cpu,
     "aten": aten,
     "reference": reference,
 }

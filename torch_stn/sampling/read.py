@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from torch_stn import _checks
+from torch_stn import _checks, lowered
 from torch_stn.coordinates import as_list, to_normalized
 from torch_stn.sampling.choose import BACKENDS, choose
 from torch_stn.sampling.gradients import CoordinateGradient, ExactGradient, as_gradient
@@ -19,6 +20,18 @@ from torch_stn.sampling.problem import Problem
 FAR = 1e6  # stands for a coordinate that is not finite: outside every image in either unit, and it fits an int32
 PointsIn = Callable[[str], Tensor]  # "pixel" | "normalized" -> (N, *S, d)
 Reader = Callable[[Tensor, Tensor, Interpolation, Problem], Tensor]  # a backend's `sample`, or one of its form
+
+
+@dataclass(frozen=True)
+class MapPoints:
+    """The points of a lowered map, a PointsIn; backends that read through the map itself never ask for them."""
+
+    form: lowered.Lowered
+    size: tuple[int, ...]  # of the output
+    points_of: Callable[[lowered.Lowered, str], Tensor]  # a form of the same kind, units -> (N, *size, d)
+
+    def __call__(self, units: str) -> Tensor:
+        return self.points_of(self.form, units)
 
 
 def check_options(
@@ -150,6 +163,8 @@ def _served(
 ) -> Tensor:  # (N, C, *S)
     """The chosen backend's values."""
     chosen = choose(problem, backend)
+    if hasattr(chosen, "warp") and margin is None and image.numel() > 0:
+        return _fused(image, points_in, interpolation, problem, chosen)
     points = shifted(points_in, chosen.UNITS, problem, margin)
     try:
         values = read_batches(image, as_list(points), interpolation, problem, chosen.sample)
@@ -159,6 +174,27 @@ def _served(
             raise
         return _served(image, points_in, interpolation, problem, margin, "reference")
     return values.reshape(*values.shape[:2], *points.shape[1:-1])
+
+
+def _fused(
+    image: Tensor, points_in: PointsIn, interpolation: Interpolation, problem: Problem, backend: ModuleType
+) -> Tensor:  # (N, C, *S)
+    """By a backend that takes the map itself, or points of any shape, value and batch."""
+
+    def plain(image: Tensor, source: lowered.Lowered | Tensor) -> Tensor:
+        """The same in plain operators, which have derivatives of every order and kind."""
+        if isinstance(source, Tensor):
+            points = source
+        else:
+            assert isinstance(points_in, MapPoints)
+            points = points_in.points_of(source, "pixel")
+        values = read_batches(image, as_list(points), interpolation, problem, BACKENDS["reference"].sample)
+        return values.reshape(*values.shape[:2], *points.shape[1:-1])
+
+    if isinstance(points_in, MapPoints):
+        return backend.warp(image, points_in.form, points_in.size, problem, plain)
+    points = points_in(backend.UNITS)
+    return backend.sample(image, points, interpolation, problem, plain) if points.numel() else plain(image, points)
 
 
 def shifted(points_in: PointsIn, units: str, problem: Problem, margin: Tensor | None) -> Tensor:

@@ -1,0 +1,44 @@
+"""`make sanitize`: the tests of the backends on kernels built with AddressSanitizer and UndefinedBehaviorSanitizer.
+
+python scripts/sanitize.py [pytest arguments]
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTS = ["tests/test_cpu_kernels.py", "tests/test_backends.py", "tests/test_sample_inputs.py"]
+SANITIZERS = "-O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -g"
+
+
+def main() -> int:
+    """Builds one set of kernels elsewhere, has torch_stn take it, and runs the tests."""
+    sys.path.insert(0, str(ROOT))
+    from torch_stn.sampling.backends import cpu_library
+
+    name = cpu_library.instruction_set()
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "CXX": f"g++ {SANITIZERS}", "TORCH_STN_KERNELS": folder, "TORCH_STN_BUILD": name}
+        build = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", folder, "--build-temp", f"{folder}/work"]
+        subprocess.run(build, check=True, cwd=ROOT, env=environment)
+        (library,) = Path(folder).rglob(f"_kernels_{name}.so")
+        library.rename(Path(folder) / library.name)
+        # The sanitizer must be the first library of the process; Python's own leaks are not ours to report.
+        runtimes = [
+            subprocess.run(
+                ["g++", f"-print-file-name={lib}"], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for lib in ("libasan.so", "libubsan.so")
+        ]
+        environment["LD_PRELOAD"] = " ".join(runtimes)
+        environment["ASAN_OPTIONS"] = "detect_leaks=0"
+        environment["PYTHONPATH"] = str(ROOT)
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS]
+        return subprocess.run([*command, *sys.argv[1:]], cwd=ROOT, env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

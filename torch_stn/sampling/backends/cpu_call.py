@@ -1,0 +1,131 @@
+"""One call of the C++ kernels: tensors in the form that they read, and the record that says where they lie."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torch_stn.sampling.backends import cpu_library
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")  # as csrc/call.h numbers them
+PADDINGS = ("zeros", "border", "reflection")
+FORMS = ("affine", "projective", "basis", "field", "points")
+GIVEN = FORMS[3:]
+
+
+class How(NamedTuple):
+    """One call without its tensors."""
+
+    form: str
+    size: tuple[int, ...]  # of the output
+    interpolation: str
+    padding: str
+    fill: float
+    align_corners: bool
+
+    @property
+    def given(self) -> bool:
+        """Whether every point has numbers of its own."""
+        return self.form in GIVEN
+
+
+def forward(image: Tensor, source: Tensor, basis: Tensor | None, how: How) -> Tensor:
+    """(n, C, *in) through m maps or at m sets of points: (max(n, m), C, *size)."""
+    call = _Call(image, source, basis, how)
+    result = call.empty(max(image.shape[0], source.shape[0]), how.size)
+    cpu_library.function("stn_forward")(call.packed(result=result))
+    return call.as_came(result)
+
+
+def backward(
+    grad: Tensor, image: Tensor, source: Tensor, basis: Tensor | None, how: How, wanted: tuple[bool, ...]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients to image and source, those that are wanted."""
+    call = _Call(image, source, basis, how)
+    grad_image = call.empty(image.shape[0], tuple(image.shape[2:])) if wanted[0] else None
+    grad_source = torch.empty_like(call.source) if wanted[1] else None
+    grad = call.in_format(grad)  # held until the kernels are done: the record knows only where it lies
+    record = call.packed(grad_result=grad, grad_image=grad_image, grad_source=grad_source)
+    cpu_library.function("stn_backward")(record)
+    return (
+        None if grad_image is None else call.as_came(grad_image),
+        None if grad_source is None else grad_source.reshape(source.shape),
+    )
+
+
+class _Call:
+    """The tensors of a call as the kernels want them, and the record that says where they lie."""
+
+    def __init__(self, image: Tensor, source: Tensor, basis: Tensor | None, how: How) -> None:
+        self.how = how
+        self.dims = image.dim() - 2
+        # One point after the other; a view wherever the strides allow it.
+        self.source = source.reshape(source.shape[0], -1, source.shape[-1]) if how.given else source.contiguous()
+        self.basis = None if basis is None else basis.movedim(-1, 0).contiguous()
+        self.image = image
+        self.came_last = self.last = False
+        if not image.is_contiguous():
+            format = torch.channels_last if self.dims == 2 else torch.channels_last_3d
+            self.came_last = image.is_contiguous(memory_format=format)
+            self.last = self.came_last and bool(cpu_library.function("stn_packs")(self.packed()))
+            self.image = image if self.last else image.contiguous()
+
+    def empty(self, n: int, size: tuple[int, ...]) -> Tensor:
+        """A result or an image gradient in the memory format of the call."""
+        return torch.empty(n, self.image.shape[1], *size, dtype=self.image.dtype, memory_format=self._format(self.last))
+
+    def in_format(self, tensor: Tensor) -> Tensor:
+        """Brought to the memory format of the call."""
+        return tensor.contiguous(memory_format=self._format(self.last))
+
+    def as_came(self, tensor: Tensor) -> Tensor:
+        """Brought to the memory format in which the image came."""
+        return tensor if self.last == self.came_last else tensor.contiguous(memory_format=self._format(self.came_last))
+
+    def _format(self, last: bool) -> torch.memory_format:
+        if not last:
+            return torch.contiguous_format
+        return torch.channels_last if self.dims == 2 else torch.channels_last_3d
+
+    def packed(
+        self,
+        result: Tensor | None = None,
+        grad_result: Tensor | None = None,
+        grad_image: Tensor | None = None,
+        grad_source: Tensor | None = None,
+    ) -> bytes:
+        """The record, as csrc/call.h has it."""
+        image, source, how = self.image, self.source, self.how
+        given = how.given
+        return cpu_library.LAYOUT.pack(
+            self.dims,
+            image.dtype == torch.float64,
+            INTERPOLATIONS.index(how.interpolation),
+            PADDINGS.index(how.padding),
+            how.align_corners,
+            FORMS.index(how.form),
+            torch.get_num_threads(),
+            image.shape[0],
+            source.shape[0],
+            image.shape[1],
+            0 if self.basis is None else self.basis.shape[0],
+            *_xyz(tuple(image.shape[2:])),
+            *_xyz(how.size),
+            self.last,
+            *(source.stride() if given else (0, 0, 0)),
+            *(grad_source.stride() if given and grad_source is not None else (0, 0, 0)),
+            False,
+            image.data_ptr(),
+            source.data_ptr(),
+            0 if self.basis is None else self.basis.data_ptr(),
+            0 if grad_result is None else grad_result.data_ptr(),
+            0 if result is None else result.data_ptr(),
+            0 if grad_image is None else grad_image.data_ptr(),
+            0 if grad_source is None else grad_source.data_ptr(),
+            how.fill,
+        )
+
+
+def _xyz(size: tuple[int, ...]) -> tuple[int, ...]:
+    """(H, W) or (D, H, W) as three numbers along x, y, z."""
+    return (size[1], size[0], 1) if len(size) == 2 else (size[2], size[1], size[0])
