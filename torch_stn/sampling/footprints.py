@@ -72,7 +72,7 @@ def read_footprints(
     padding, fill = as_paddings(padding_mode, len(in_size)), _checks.number("fill", fill)
     _checks.one_of("edge", edge, EDGES)
     serve = partial(read, out_size=out, mode=mode, deterministic=deterministic)
-    points_in = _Once(points_in)
+    given, points_in = points_in, _Once(points_in)
     spanned = columns(points_in("pixel")) if jacobian is None else jacobian
     foot = needs = None
     if image.numel() > 0 and spanned.numel() > 0:
@@ -80,7 +80,8 @@ def read_footprints(
         needs = extent(foot, in_size, most)
     if foot is None or needs is None or needs.plain:
         how: dict[str, Any] = {"padding_mode": padding, "fill": fill, "edge": edge, "align_corners": align_corners}
-        return serve(image, points_in, units, return_mask=return_mask, backend=backend, **how)
+        # As they were given: a backend that reads through the map itself then does here what it does without antialias.
+        return serve(image, given, units, return_mask=return_mask, backend=backend, **how)
     call = _Call(points_in, units, in_size, tuple(out), foot, needs, padding, fill, edge, bool(align_corners), serve)
     values = _values(call, image.to(sampling_dtype(image)), backend).to(image.dtype)
     if not return_mask:
