@@ -21,7 +21,7 @@ Made by `python scripts/support.py`, which does what each cell says; `make test`
 `make test-slow`) does it again and compares. A number is a refusal with its reason, given below.
 
 Paddings: reading outside equals reading from a picture padded by numpy. Gradients, double backward: `gradcheck`,
-`gradgradcheck`. jvp: against differences. compile: one graph for batches of 2, 3 and 7. export: any batch. ONNX: opset
+`gradgradcheck`. jvp: against differences. compile: one graph for batches of 8, 3 and 11. export: any batch. ONNX: opset
 20, any batch, against onnxruntime. Backends: against `reference`, in 1-D, 2-D and 3-D.
 Transforms are checked in 2-D and in 3-D; boxes, compile, export and ONNX in 2-D where they have it.
 

@@ -185,7 +185,7 @@ class Area(Interpolation):
             if not 0 < _checks.number("width", w) < math.inf:
                 raise ValueError(f"width: wanted numbers over 0 pixels, got {width!r}")
         self.width = None if width is None else tuple(float(w) for w in widths)
-        widest = max(widths, default=1.0)
+        widest = max(widths or [1.0])
         self.support = 2 * math.ceil((widest + 1) / 2)
 
     def extra_repr(self) -> str:

@@ -30,7 +30,7 @@ def prefilter(image: Tensor, interpolation: Interpolation, problem: Problem) -> 
     response = interpolation.response
     if response is None:
         return image, problem, None
-    if "zeros" in problem.padding and not math.isfinite(problem.fill):
+    if "zeros" in problem.padding and not abs(problem.fill) < math.inf:
         raise ValueError(
             f"fill: wanted a finite number with {interpolation}, whose prefilter spreads it, got {problem.fill}"
         )

@@ -43,7 +43,7 @@ def why_not(problem: Problem) -> str | None:
         return f"the C++ kernels know only {', '.join(PADDINGS)} padding"
     if not problem.dtype.is_floating_point:
         return "the C++ kernels read floating-point images only"
-    if not math.isfinite(problem.fill):
+    if not abs(problem.fill) < math.inf:
         return "the C++ kernels need a finite fill"
     if torch.compiler.is_exporting():
         return "an exported graph holds plain operators only"

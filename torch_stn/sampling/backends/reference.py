@@ -53,7 +53,7 @@ def weighted(image: Tensor, axes: list[Axis], problem: Problem) -> Tensor:  # (N
         read = torch.where(inside[:, None], _read(flat_image, index), 0.0)
         total = total + read * weight[:, None]
         outside = outside + torch.where(inside, 0.0, weight)
-    if not math.isfinite(problem.fill):
+    if not abs(problem.fill) < math.inf:
         return torch.where((outside != 0)[:, None], problem.fill, total)  # 0 * NaN would reach every point
     return total + problem.fill * outside[:, None] if problem.fill != 0.0 else total
 
