@@ -35,9 +35,9 @@ def image(value: object, *, whole: bool = False) -> int:
     img = tensor("image", value)
     if img.dim() not in (3, 4, 5):
         raise ValueError(f"image: wanted (N, C, W), (N, C, H, W) or (N, C, D, H, W), got {describe(img)}")
-    if not whole or img.is_complex() or img.is_quantized:
+    if not img.is_floating_point() and (not whole or img.is_complex() or img.is_quantized):
         floating("image", img)
-    if 0 in img.shape[2:]:
+    if not img.numel() and 0 in img.shape[2:]:
         raise ValueError(f"image: every space axis needs at least one pixel, got {describe(img)}")
     return img.dim() - 2
 
@@ -131,7 +131,7 @@ def fill(value: object, dtype: torch.dtype) -> float:
 def size(value: Sequence[int] | None, dims: int, default: Iterable[int] | None) -> tuple[int, ...]:
     """An output size (w,), (h, w) or (d, h, w); None means the default, where there is one."""
     if value is None and default is not None:
-        return tuple(int(n) for n in default)
+        return tuple(map(int, default))
     wanted = ("(w,)", "(h, w)", "(d, h, w)")[dims - 1]
     try:
         whole = tuple(index(n) for n in value)  # type: ignore[union-attr]
@@ -155,6 +155,8 @@ def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
 def theta(value: object, shapes: Sequence[tuple[int, ...]], family: str) -> Tensor:
     """theta (N, P) or (N, *natural shape); returned in the first, natural shape, never below float32."""
     given = tensor("theta", value)
+    if given.dtype in (torch.float32, torch.float64) and given.shape[1:] == shapes[0] and given.dim():
+        return given
     floating("theta", given)
     if given.dim() >= 1 and tuple(given.shape[1:]) in shapes:
         natural = given.reshape(given.shape[0], *shapes[0]) if tuple(given.shape[1:]) != shapes[0] else given

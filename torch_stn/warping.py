@@ -101,9 +101,9 @@ def warp(
         raise ValueError(f"map: wanted a {dims}-D map for image {_checks.describe(image)}, got a {map.dims}-D one")
     _checks.map_device(image, map.device)
     _checks.broadcast_batch("image", image.shape[0], "map", map.batch)
-    size = _checks.size(size, dims, image.shape[2:])
-    form = map.lower(size, align_corners=align_corners)
     in_size = tuple(image.shape[2:])
+    size = in_size if size is None else _checks.size(size, dims, None)
+    form = map.lower(size, align_corners=align_corners)
 
     def points_of(form: lowered.Lowered, units: str) -> Tensor:
         """Where a form reads, in the units that the backend prefers."""

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch_stn import _checks
 from torch_stn.coordinates import as_list, in_units
 from torch_stn.sampling.interpolation import Interpolation, as_interpolation
-from torch_stn.sampling.problem import Problem
-from torch_stn.sampling.read import problem_of, read_batches
+from torch_stn.sampling.problem import Problem, problem_of
+from torch_stn.sampling.read import read_batches
 from torch_stn.sampling.sample import sample
 from torch_stn.sampling.taps import axes_of, taps
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from types import ModuleType
 
 import torch
@@ -12,17 +13,17 @@ from torch_stn import _checks, lowered
 from torch_stn.coordinates import as_list, to_normalized
 from torch_stn.sampling.choose import BACKENDS, choose
 from torch_stn.sampling.gradients import CoordinateGradient, ExactGradient, as_gradient
-from torch_stn.sampling.interpolation import Interpolation, as_interpolation, name_of
+from torch_stn.sampling.interpolation import Interpolation, as_interpolation
 from torch_stn.sampling.padding import EDGES, as_paddings
 from torch_stn.sampling.prefilter import prefilter
-from torch_stn.sampling.problem import Problem
+from torch_stn.sampling.problem import Problem, problem_of
 
 FAR = 1e6  # stands for a coordinate that is not finite: outside every image in either unit, and it fits an int32
 PointsIn = Callable[[str], Tensor]  # "pixel" | "normalized" -> (N, *S, d)
 Reader = Callable[[Tensor, Tensor, Interpolation, Problem], Tensor]  # a backend's `sample`, or one of its form
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen, which would triple the time that one takes to make
 class MapPoints:
     """The points of a lowered map, a PointsIn; backends that read through the map itself never ask for them."""
 
@@ -68,6 +69,17 @@ def read(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """(N, C, *S) in the image's dtype; with ``return_mask`` also the coverage (N, 1, *S)."""
     in_size = tuple(image.shape[2:])
+    if isinstance(points_in, MapPoints) and not return_mask and edge == "blend" and coordinate_gradient == "exact":
+        words = isinstance(mode, str) and isinstance(padding_mode, str) and type(fill) in (float, int)
+        if words and image.numel() and not torch.compiler.is_compiling():
+            how = (mode, padding_mode, fill, bool(align_corners), deterministic, backend, units)
+            found = _straight(
+                tuple(BACKENDS), in_size, points_in.size, image.dtype, image.device.type, image.requires_grad, *how
+            )
+            if found is not None:
+                if image.dtype in (torch.float32, torch.float64):
+                    return _fused(image, points_in, *found)
+                return _fused(image.float(), points_in, *found).to(image.dtype)
     interpolation = as_interpolation(mode).fitted(in_size, out_size)
     problem = problem_of(
         image,
@@ -105,41 +117,43 @@ def read(
     return values, mask.to(dtype).expand(values.shape[0], *[-1] * (mask.dim() - 1))
 
 
-def problem_of(
-    tensor: Tensor,  # whose dtype and device count: the image, or what is splatted
+@lru_cache(maxsize=1024)
+def _straight(
+    backends: tuple[str, ...],
     in_size: tuple[int, ...],
-    interpolation: Interpolation,
-    *,
-    padding_mode: str | Sequence[str],
-    fill: float,
-    edge: str,
-    align_corners: bool,
-    units: str,
+    out_size: tuple[int, ...],
+    dtype: torch.dtype,
+    device: str,
     image_grad: bool,
+    mode: str,
+    padding_mode: str,
+    fill: float,
+    align_corners: bool,
     deterministic: bool,
-) -> Problem:
-    """The record that backends are asked with; checked. "zeros" that `extended` cuts off are a "border" to them."""
-    padding = as_paddings(padding_mode, len(in_size))
-    extend = _checks.one_of("edge", edge, EDGES) == "extend"
-    name = name_of(interpolation)
-    if not tensor.is_floating_point() and name != "nearest":
-        raise TypeError(
-            f'mode: wanted "nearest" for an image of whole numbers, {_checks.describe(tensor)}, got {name!r}; '
-            "for others give image.float(), or see sample_labels"
-        )
-    return Problem(
-        dims=len(in_size),
-        interpolation=name,
-        padding=tuple("border" if extend and rule == "zeros" else rule for rule in padding),
-        fill=_checks.fill(fill, tensor.dtype),
-        align_corners=bool(align_corners),
+    backend: str | None,
+    units: str,
+) -> tuple[Interpolation, Problem, ModuleType] | None:
+    """What serves a plain call of `warp` in one step, if anything does: remembered, since on a small image the
+    decision takes longer than the reading. ``backends`` is part of the question: it may have changed.
+    """
+    interpolation = as_interpolation(mode).fitted(in_size, out_size)
+    if not dtype.is_floating_point or interpolation.response is not None:
+        return None
+    problem = problem_of(
+        torch.empty(0, dtype=dtype, device="cpu"),
+        in_size,
+        interpolation,
+        padding_mode=padding_mode,
+        fill=fill,
+        edge="blend",
+        align_corners=align_corners,
         units=units,
-        in_size=in_size,
-        dtype=tensor.dtype,
-        device=tensor.device.type,
         image_grad=image_grad,
         deterministic=deterministic,
     )
+    problem = replace(problem, device=device)
+    chosen = choose(problem, backend)
+    return (interpolation, problem, chosen) if hasattr(chosen, "warp") else None
 
 
 def extended(

@@ -13,8 +13,8 @@ from torch_stn.coordinates import as_list, half_extents, in_units
 from torch_stn.sampling.backends.reference import weighted
 from torch_stn.sampling.interpolation import Interpolation, as_interpolation
 from torch_stn.sampling.prefilter import prefilter
-from torch_stn.sampling.problem import Problem
-from torch_stn.sampling.read import extended, problem_of, read_batches, sampling_dtype, shifted
+from torch_stn.sampling.problem import Problem, problem_of
+from torch_stn.sampling.read import extended, read_batches, sampling_dtype, shifted
 from torch_stn.sampling.taps import axes_of, axis_of
 
 

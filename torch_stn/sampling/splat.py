@@ -11,8 +11,8 @@ from torch_stn.coordinates import as_list, in_units
 from torch_stn.sampling.choose import choose
 from torch_stn.sampling.interpolation import Interpolation, as_interpolation
 from torch_stn.sampling.prefilter import prefilter
-from torch_stn.sampling.problem import Problem
-from torch_stn.sampling.read import FAR, PointsIn, extended, problem_of, sampling_dtype, shifted, surely_finite
+from torch_stn.sampling.problem import Problem, problem_of
+from torch_stn.sampling.read import FAR, PointsIn, extended, sampling_dtype, shifted, surely_finite
 
 
 def splat(

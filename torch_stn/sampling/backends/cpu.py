@@ -109,7 +109,8 @@ def _run(
     problem: Problem,
     plain: Plain,
 ) -> Tensor:
-    source = source.to(image.dtype)
+    if source.dtype != image.dtype:
+        source = source.to(image.dtype)
     if basis is not None:
         basis = basis.to(image.dtype)
     how = How(form, size, problem.interpolation, problem.padding[0], problem.fill, problem.align_corners)

@@ -1,5 +1,6 @@
 """One call of the C++ kernels: tensors in the form that they read, and the record that says where they lie."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -31,6 +32,12 @@ class How(NamedTuple):
 
 def forward(image: Tensor, source: Tensor, basis: Tensor | None, how: How) -> Tensor:
     """(n, C, *in) through m maps or at m sets of points: (max(n, m), C, *size)."""
+    if _plain(image, source, basis, how):
+        result = torch.empty(max(image.shape[0], source.shape[0]), image.shape[1], *how.size, dtype=image.dtype)
+        head = _head(how, image.shape, source.shape[0], image.dtype, torch.get_num_threads())
+        tail = cpu_library.TAIL.pack(image.data_ptr(), source.data_ptr(), 0, 0, result.data_ptr(), 0, 0, how.fill)
+        cpu_library.function("stn_forward")(head + tail)
+        return result
     call = _Call(image, source, basis, how)
     result = call.empty(max(image.shape[0], source.shape[0]), how.size)
     cpu_library.function("stn_forward")(call.packed(result=result))
@@ -41,6 +48,14 @@ def backward(
     grad: Tensor, image: Tensor, source: Tensor, basis: Tensor | None, how: How, wanted: tuple[bool, ...]
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients to image and source, those that are wanted."""
+    if _plain(image, source, basis, how) and grad.is_contiguous():
+        to_image = torch.empty_like(image) if wanted[0] else None
+        to_source = torch.empty_like(source) if wanted[1] else None
+        pointers = [0 if t is None else t.data_ptr() for t in (to_image, to_source)]
+        head = _head(how, image.shape, source.shape[0], image.dtype, torch.get_num_threads())
+        tail = cpu_library.TAIL.pack(image.data_ptr(), source.data_ptr(), 0, grad.data_ptr(), 0, *pointers, how.fill)
+        cpu_library.function("stn_backward")(head + tail)
+        return to_image, to_source
     call = _Call(image, source, basis, how)
     grad_image = call.empty(image.shape[0], tuple(image.shape[2:])) if wanted[0] else None
     grad_source = torch.empty_like(call.source) if wanted[1] else None
@@ -50,6 +65,34 @@ def backward(
     return (
         None if grad_image is None else call.as_came(grad_image),
         None if grad_source is None else grad_source.reshape(source.shape),
+    )
+
+
+def _plain(image: Tensor, source: Tensor, basis: Tensor | None, how: How) -> bool:
+    """Whether nothing needs to be brought into another form, as for most calls: the way without detours."""
+    return basis is None and how.form in FORMS[:2] and image.is_contiguous() and source.is_contiguous()
+
+
+@lru_cache(maxsize=1024)
+def _head(how: How, image: torch.Size, maps: int, dtype: torch.dtype, threads: int) -> bytes:
+    """All of the record but where the tensors lie and the fill, of a plain call; remembered, as packing takes time."""
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"image: the C++ kernels wanted float32 or float64, got {dtype}")
+    return cpu_library.HEAD.pack(
+        len(image) - 2,
+        dtype == torch.float64,
+        INTERPOLATIONS.index(how.interpolation),
+        PADDINGS.index(how.padding),
+        how.align_corners,
+        FORMS.index(how.form),
+        threads,
+        image[0],
+        maps,
+        image[1],
+        0,
+        *_xyz(tuple(image[2:])),
+        *_xyz(how.size),
+        *[0] * 8,
     )
 
 

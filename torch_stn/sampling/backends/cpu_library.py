@@ -13,7 +13,9 @@ import torch
 HERE = Path(__file__).resolve().parent
 SYMBOLS = ("stn_forward", "stn_backward", "stn_packs")
 # struct Call of csrc/call.h, field by field.
-LAYOUT = struct.Struct("@7q 4q 3q 3q q 3q 3q q 4Q 3Q d")
+HEAD = struct.Struct("@7q 4q 3q 3q q 3q 3q q")  # what is asked
+TAIL = struct.Struct("@4Q 3Q d")  # where the tensors lie, and the fill
+LAYOUT = struct.Struct(f"{HEAD.format}{TAIL.format[1:]}")
 
 
 @cache
