@@ -3,6 +3,7 @@
 Says nothing and takes a tenth of a second when there is nothing to do. What it knows of a whole environment stands in
 `.venv/whole.json`, written last and taken away first: an environment without it was left half-made and is made again.
     TORCH        a pip requirement that pins torch ("torch==2.13.0"); empty: whatever pip takes
+    TORCH_STN_BUILD  see setup.py; here the kernels are built for this processor alone, since a demo waits for them
     TORCH_INDEX  an extra package index for torch's builds (PyTorch's CPU index); once given, kept until `make clean`
 """
 
@@ -83,7 +84,13 @@ def install(extras: list[str], torch: str, index: str) -> None:
     command += ["--prefer-binary", "--constraint", str(constraint)] + ["--extra-index-url", index] * bool(index)
     command += ["--editable", f".[{','.join(extras)}]"]
     pip = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        cwd=ROOT,
+        env={"TORCH_STN_BUILD": "native", **os.environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     )
     with LOG.open("w") as log, pip:
         errors = follow(pip.stdout, log) if pip.stdout else []
