@@ -1,7 +1,7 @@
 """One brain onto another by plain gradient descent: an affine map, then the flow of a velocity field.
 
 TORCH_STN_DATA=... python examples/register_brain.py 3d    # a subject to MNI152, 2 mm volumes; 2d: one slice to another
-Prints the normalised cross-correlation and the number of folds; writes register_brain_3d.png.
+Prints the normalised cross-correlation and the number of folds; writes register_brain_3d.png or register_brain_2d.png.
 """
 
 import json

@@ -44,9 +44,11 @@ def area(map: Map) -> Tensor:
     if _map(map).dims != 2:
         raise ValueError(f"map: area wanted a 2-D map, got a {map.dims}-D one")
     ends = torch.tensor([[0.5, 0.0], [-0.5, 0.0], [0.0, 0.5], [0.0, -0.5]], dtype=map.dtype, device=map.device)
-    right, left, down, up = map.sources(ends[None]).unbind(1)
+    found = map.sources(ends[None])
+    known = found.isfinite().flatten(1).all(dim=1)
+    right, left, down, up = torch.where(known[:, None, None], found, 0.0).unbind(1)
     (ax, ay), (bx, by) = (right - left).unbind(-1), (down - up).unbind(-1)
-    return (ax * by - ay * bx).clamp(min=0.01).log().square().mean()
+    return torch.where(known, (ax * by - ay * bx).clamp(min=0.01).log().square(), 0.0).mean()
 
 
 def negative_determinants(map: Map, *, margin: float = 0.0, cells: int = CELLS) -> Tensor:
@@ -61,8 +63,11 @@ def negative_determinants(map: Map, *, margin: float = 0.0, cells: int = CELLS) 
         >>> negative_determinants(Affine()(mirror))
         tensor(1.)
     """
-    determinants = cell_determinants(lattice(_map(map), _cells(cells))[1])
-    return torch.where(determinants.isfinite(), (margin - determinants).clamp(min=0), 0.0).mean()
+    sources = lattice(_map(map), _cells(cells))[1]
+    known = cell_determinants(sources).isfinite()
+    # Not even the backward pass may meet a corner that reads nowhere: 0 * inf would make theta's gradient NaN.
+    determinants = cell_determinants(torch.where(sources.isfinite(), sources, 0.0))
+    return torch.where(known, (margin - determinants).clamp(min=0), 0.0).mean()
 
 
 def bending_energy(transform: Transform, theta: Tensor) -> Tensor:

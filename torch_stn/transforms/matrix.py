@@ -46,7 +46,13 @@ class MatrixMap(Map):
         """In closed form. A singular matrix gives points that are not finite, which samplers read as outside; it
         never raises.
         """
-        inverse = torch.linalg.inv_ex(self.homogeneous())[0]
+        square = self.homogeneous()
+        # Against the product of the columns' lengths, which no determinant exceeds: what rounding alone keeps from 0 is 0.
+        bound = square.norm(dim=-2).prod(dim=-1)
+        regular = torch.linalg.det(square).abs() > 8 * torch.finfo(square.dtype).eps * bound
+        safe = torch.where(regular[:, None, None], square, torch.eye(self.dims + 1).to(square))
+        inverse = torch.linalg.inv_ex(safe)[0]
+        inverse = torch.where(regular[:, None, None], inverse, torch.full_like(inverse, float("nan")))
         return MatrixMap(inverse[:, : self.matrix.shape[1]])
 
     def then(self, other: Map) -> Map:

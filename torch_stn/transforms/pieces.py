@@ -15,4 +15,7 @@ def in_pieces(
     """``function(xy)``, ``rows`` points at a time where there are more; the backward pass computes each piece again."""
     if xy.shape[1] <= rows:
         return function(xy)
-    return torch.cat([checkpoint(function, piece, use_reentrant=False) for piece in xy.split(rows, dim=1)], dim=1)
+    pieces = xy.split(rows, dim=1)
+    if torch._C._are_functorch_transforms_active():  # checkpoints hook saved tensors, which torch.func refuses
+        return torch.cat([function(piece) for piece in pieces], dim=1)
+    return torch.cat([checkpoint(function, piece, use_reentrant=False) for piece in pieces], dim=1)

@@ -1,7 +1,6 @@
 """Stationary velocity fields: T = exp(v), a diffeomorphism whose inverse is exp(-v)."""
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -89,16 +88,26 @@ class VelocityMap(FieldMap):
 
     def __init__(self, velocity: Tensor, *, squarings: int = 7, align_corners: bool = False) -> None:
         self.velocity = velocity
+        self._field: Tensor | None = None
         self.squarings = squarings
         self.align_corners = align_corners
         self.dims = velocity.shape[-1]
         self.batch = velocity.shape[0]
 
-    @cached_property
+    @property
     def field(self) -> Tensor:  # type: ignore[override]
         """The displacement field of exp(v), (N, *size, d)."""
-        with torch.autocast(self.device.type, enabled=False):
-            return exponential(self.velocity, squarings=self.squarings, align_corners=self.align_corners)
+        # What was integrated without a graph must not serve where one is wanted.
+        wanted = torch.is_grad_enabled() and self.velocity.requires_grad
+        kept = self._field
+        if (
+            kept is None
+            or (wanted and not kept.requires_grad)
+            or (kept.is_inference() and not torch.is_inference_mode_enabled())
+        ):
+            with torch.autocast(self.device.type, enabled=False):
+                self._field = exponential(self.velocity, squarings=self.squarings, align_corners=self.align_corners)
+        return self._field
 
     @property
     def dtype(self) -> torch.dtype:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_stn import _checks
+from torch_stn import _checks, lowered
 from torch_stn.coordinates import as_list, half_extents, to_normalized, to_pixel
 from torch_stn.transforms.maps import Map
 from torch_stn.transforms.matrix import MatrixMap
@@ -68,7 +68,32 @@ def in_world(
         rows = dims if map is None else map.matrix.shape[1]
         return MatrixMap(matrix[:, :rows].to(dtype))
     first, last = torch.linalg.inv(read)[:, :dims].to(map.dtype), written[:, :dims].to(map.dtype)
-    return MatrixMap(first).then(map).then(MatrixMap(last))
+    return _InWorld(MatrixMap(first).then(map).then(MatrixMap(last)))
+
+
+class _InWorld(Map):
+    """A chain through the world, as one map: Newton's tolerances are those of [-1, 1], so its inverse solves for the
+    whole way, not for the part in millimetres.
+    """
+
+    def __init__(self, way: Map) -> None:
+        self.way = way
+        self.dims = way.dims
+        self.batch = way.batch
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.way.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.way.device
+
+    def displacement(self, xy: Tensor) -> Tensor:
+        return self.way.displacement(xy)
+
+    def lower(self, size: Sequence[int], *, align_corners: bool = False) -> lowered.Lowered:
+        return self.way.lower(size, align_corners=align_corners)
 
 
 def to_world(
