@@ -1,6 +1,5 @@
 """Maps at their limits: singular matrices, horizons, worlds in millimetres, empty batches, two precisions in a chain."""
 
-
 import pytest
 import torch
 from cases import draw, inner_points, thetas

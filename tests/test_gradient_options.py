@@ -145,6 +145,16 @@ def test_values_are_the_exact_ones_under_a_prefilter_and_in_low_precision() -> N
         assert torch.equal(sample(low, p, coordinate_gradient=gradient), sample(low, points))
 
 
+def test_autocast_does_not_touch_them() -> None:
+    """Of a convolution it would make a bfloat16 image, with its own rounding."""
+    image, points = pictures(1, (5, 6)).float(), inner_points(1, 8, 2).float()
+    for gradient in GRADIENTS:
+        want = pulled(image, points, coordinate_gradient=gradient)
+        with torch.autocast("cpu", torch.bfloat16):
+            got = pulled(image, points, coordinate_gradient=gradient)
+        assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_the_linearized_slope_is_that_of_the_best_plane(d: int) -> None:
     """Against a least-squares fit of numpy's kind, with the readings done one by one; a ramp gives its own slope."""

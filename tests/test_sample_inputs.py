@@ -8,7 +8,7 @@ import torch
 from cases import MODES, PADDINGS, TOLERANCE, draw, inner_points, pictures, points_off_kinks
 from torch import Tensor
 
-from torch_stn import sample
+from torch_stn import sample, splat
 from torch_stn.coordinates import base_pixels, to_normalized
 from torch_stn.sampling.choose import BACKENDS
 from torch_stn.sampling.interpolation import Cubic, Linear, Nearest
@@ -247,3 +247,22 @@ def test_modes_may_be_objects() -> None:
     image, points = pictures(1, (5, 6)), inner_points(1, 20, 2, reach=1.2)
     for name, built_in in (("nearest", Nearest()), ("bilinear", Linear()), ("bicubic", Cubic())):
         torch.testing.assert_close(sample(image, points, mode=built_in), sample(image, points, mode=name))
+
+
+@EVERY_BACKEND
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection", "symmetric", "mirror", "wrap"])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_a_coordinate_that_overflows_in_pixels_counts_as_infinite(dims: int, padding: str, backend: str | None) -> None:
+    """3e38 is a finite number, 28 / 2 times as much is none; the third point lies in the middle of the image."""
+    points = torch.zeros(1, 3, dims)
+    points[0, 0, 0], points[0, 1, -1] = 3e38, -3e38
+    for mode in ("nearest", "bilinear"):
+        how: dict[str, Any] = {"mode": mode, "padding_mode": padding, "backend": backend}
+        try:
+            values = sample(torch.ones(1, 1, *[28] * dims), points, **how)
+        except ValueError:
+            assert backend in ("aten", "cpu")
+            continue
+        assert values.flatten().tolist() == [0, 0, 1]
+        if backend != "cpu":  # which has no splat
+            assert splat(torch.ones(1, 1, 3), points, (28,) * dims, **how).sum() == 1

@@ -46,6 +46,13 @@ class Field:
 Lowered = Matrix | Basis | Field
 
 
+def batch(form: Lowered) -> int:
+    """N of the maps."""
+    if isinstance(form, Matrix):
+        return form.matrix.shape[0]
+    return (form.coefficients if isinstance(form, Basis) else form.displacement).shape[0]
+
+
 def matrix_displacement(
     matrix: Tensor,  # (N, d, d + 1) or (N, d + 1, d + 1)
     xy: Tensor,  # (N or 1, M, d)

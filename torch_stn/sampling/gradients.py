@@ -92,7 +92,8 @@ class LinearizedGradient(CoordinateGradient):
             raise ValueError(f"samples: wanted at least {2 * problem.dims} in {problem.dims}-D, got {self.samples}")
         offsets = self.offsets(problem.dims).to(points)
         # The least-squares slope is linear in the readings, and as the offsets' mean is 0 the plane's height drops out.
-        weights = torch.linalg.pinv(offsets).unbind(dim=1)
+        with torch.autocast(image.device.type, enabled=False):
+            weights = torch.linalg.pinv(offsets).unbind(dim=1)
         moved = points - points.detach()
         moved = torch.where(torch.isfinite(points).all(dim=-1, keepdim=True), moved, 0.0)
         total = None
@@ -171,7 +172,8 @@ class CoarseToFineGradient(CoordinateGradient):
             lines = torch.where((where >= 0) & (where < n), lines, problem.fill)
         distance = torch.arange(-reach, reach + 1, dtype=image.dtype, device=image.device)
         weights = torch.softmax(-0.5 * (distance / self.sigma).square(), dim=0)
-        blurred = F.conv1d(lines.reshape(-1, 1, lines.shape[-1]), weights[None, None])
+        with torch.autocast(image.device.type, enabled=False):
+            blurred = F.conv1d(lines.reshape(-1, 1, lines.shape[-1]), weights[None, None])
         return blurred.reshape(*lines.shape[:-1], -1).movedim(-1, axis)
 
 

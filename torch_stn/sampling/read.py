@@ -1,6 +1,5 @@
 """What `sample` and `warp` share: choose a backend, ask for points in its units, read, measure the coverage."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_stn import _checks, lowered
-from torch_stn.coordinates import as_list, to_normalized
+from torch_stn.coordinates import as_list, half_extents, to_normalized
 from torch_stn.sampling.choose import BACKENDS, choose
 from torch_stn.sampling.gradients import CoordinateGradient, ExactGradient, as_gradient
 from torch_stn.sampling.interpolation import Interpolation, as_interpolation
@@ -18,7 +17,7 @@ from torch_stn.sampling.padding import EDGES, as_paddings
 from torch_stn.sampling.prefilter import prefilter
 from torch_stn.sampling.problem import Problem, problem_of
 
-FAR = 1e6  # stands for a coordinate that is not finite: outside every image in either unit, and it fits an int32
+FAR = 2.0**30  # stands for all that lies farther out: outside every image in either unit, and it fits an int32
 PointsIn = Callable[[str], Tensor]  # "pixel" | "normalized" -> (N, *S, d)
 Reader = Callable[[Tensor, Tensor, Interpolation, Problem], Tensor]  # a backend's `sample`, or one of its form
 
@@ -181,7 +180,7 @@ def _served(
         return _fused(image, points_in, interpolation, problem, chosen)
     points = shifted(points_in, chosen.UNITS, problem, margin)
     try:
-        values = read_batches(image, as_list(points), interpolation, problem, chosen.sample)
+        values = read_batches(image, as_list(points), interpolation, problem, chosen.sample, chosen.UNITS)
     except NotImplementedError:
         # torch's word for "no forward derivative", said before anything is computed; plain PyTorch has them all.
         if backend is not None or chosen is BACKENDS["reference"]:
@@ -206,6 +205,8 @@ def _fused(
         return values.reshape(*values.shape[:2], *points.shape[1:-1])
 
     if isinstance(points_in, MapPoints):
+        if lowered.batch(points_in.form) == 0:
+            return plain(image, points_in.form)
         return backend.warp(image, points_in.form, points_in.size, problem, plain)
     points = points_in(backend.UNITS)
     return backend.sample(image, points, interpolation, problem, plain) if points.numel() else plain(image, points)
@@ -231,10 +232,15 @@ def _inside(points: Tensor, sizes: list[int | None]) -> Tensor:
 
 
 def read_batches(
-    image: Tensor, points: Tensor, interpolation: Interpolation, problem: Problem, reader: Reader
+    image: Tensor,
+    points: Tensor,
+    interpolation: Interpolation,
+    problem: Problem,
+    reader: Reader,
+    units: str = "pixel",  # of the points, as the reader wants them
 ) -> Tensor:
     """(n, C, *in), (m, M, d) -> (max(n, m), C, M); points that are not finite are taken out before the backend sees
-    them.
+    them, and none that it sees lies beyond FAR.
     """
     n, m = image.shape[0], points.shape[0]
     if image.numel() == 0 or points.numel() == 0:
@@ -242,11 +248,11 @@ def read_batches(
         nothing = image.flatten()[:0].sum() + points.flatten()[:0].sum()
         return nothing.expand(0 if 0 in (n, m) else max(n, m), image.shape[1], points.shape[1])
     outside = None
-    if not surely_finite(points):
+    if not surely_near(points):
         if problem.fill != 0.0 or set(problem.padding) != {"zeros"}:
-            outside = ~torch.isfinite(points).all(dim=-1)
+            outside = ~finite(points, problem, units)
         # Far outside: under zero padding that alone gives the value 0 and the gradient 0.
-        points = points.nan_to_num(nan=FAR, posinf=FAR, neginf=-FAR)
+        points = brought_near(points)
     # A shared image, or shared points, take the other side's batch into their own axis: no copy of either.
     if n == m:
         values = reader(image, points, interpolation, problem)
@@ -258,14 +264,26 @@ def read_batches(
     return values if outside is None else torch.where(outside[:, None], values.new_full((), problem.fill), values)
 
 
-def surely_finite(points: Tensor) -> bool:
-    """Whether a look at the values is cheap and shows that no point is NaN or infinite: saves two passes on a CPU.
+def finite(points: Tensor, problem: Problem, units: str) -> Tensor:
+    """Which points (m, M, d) are finite when they are counted in pixels: (m, M)."""
+    half = max(half_extents(problem.in_size, problem.align_corners)) if units == "normalized" else 1.0
+    return (points.abs() <= torch.finfo(points.dtype).max / max(half, 1.0)).all(dim=-1)
 
-    A GPU would have to be waited for, and a compiled graph or a vmap has no values to look at.
+
+def brought_near(points: Tensor) -> Tensor:
+    """Within FAR, where every backend can count."""
+    return points.nan_to_num(nan=FAR, posinf=FAR, neginf=-FAR).clamp(-FAR, FAR)
+
+
+def surely_near(points: Tensor) -> bool:
+    """Whether a look at the values is cheap and shows that no point is NaN or beyond FAR: saves two passes on a CPU.
+
+    A GPU would have to be waited for, and a compiled graph, a trace or a vmap has no values to look at.
     """
-    if torch.compiler.is_compiling() or points.device.type != "cpu":
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or points.device.type != "cpu":
         return False
     try:
-        return math.isfinite(points.detach().sum().item())
+        low, high = torch.aminmax(points.detach())
+        return low.item() >= -FAR and high.item() <= FAR  # NaN compares false
     except RuntimeError:
         return False

@@ -12,7 +12,7 @@ from torch_stn.sampling.choose import choose
 from torch_stn.sampling.interpolation import Interpolation, as_interpolation
 from torch_stn.sampling.prefilter import prefilter
 from torch_stn.sampling.problem import Problem, problem_of
-from torch_stn.sampling.read import FAR, PointsIn, extended, sampling_dtype, shifted, surely_finite
+from torch_stn.sampling.read import PointsIn, brought_near, extended, finite, sampling_dtype, shifted, surely_near
 
 
 def splat(
@@ -161,9 +161,9 @@ def _splat_batches(
         # Nothing to give; still part of the graph, so that a backward pass through it works.
         nothing = values.flatten()[:0].sum() + points.flatten()[:0].sum()
         return nothing.expand(0 if 0 in (n, m) else max(n, m), channels, *problem.in_size).clone()
-    if not surely_finite(points):
-        values = torch.where(torch.isfinite(points).all(dim=-1)[:, None], values, 0.0)
-        points = points.nan_to_num(nan=FAR, posinf=FAR, neginf=-FAR)
+    if not surely_near(points):
+        values = torch.where(finite(points, problem, backend.UNITS)[:, None], values, 0.0)
+        points = brought_near(points)
         n = values.shape[0]
     if n == m:
         return backend.splat(values, points, interpolation, problem)

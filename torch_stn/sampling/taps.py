@@ -11,8 +11,6 @@ from torch_stn.sampling.interpolation import Interpolation
 from torch_stn.sampling.padding import PADDINGS
 from torch_stn.sampling.problem import Problem
 
-FAR = 2.0**30  # beyond every image, and still a whole number that fits an index
-
 
 class Axis(NamedTuple):
     """Along one axis of the image, each (N, M, support)."""
@@ -36,7 +34,6 @@ def axis_of(x: Tensor, axis: int, interpolation: Interpolation, problem: Problem
     if rule is not None and problem.interpolation in ("nearest", "bilinear"):
         # The coordinate is brought inside, not each tap: the same values, and the slopes of F.grid_sample.
         x = rule(x, n, problem.align_corners)
-    x = x.clamp(-FAR, FAR)
     centre = (x.detach().floor() if support % 2 == 0 else x.detach().round()).to(x.dtype)
     weights = kernel.weights(x - centre)
     first = centre + kernel.first_tap()

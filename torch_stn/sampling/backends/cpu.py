@@ -96,8 +96,8 @@ def sample(
 
 
 def _transformed() -> bool:
-    """Whether functorch (vmap, jvp, grad) or forward-mode differentiation looks on: plain operators then."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    """Whether a jit trace, functorch (vmap, jvp, grad) or forward-mode differentiation looks on: plain operators then."""
+    return torch.jit.is_tracing() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def _run(
@@ -114,7 +114,7 @@ def _run(
     if basis is not None:
         basis = basis.to(image.dtype)
     how = How(form, size, problem.interpolation, problem.padding[0], problem.fill, problem.align_corners)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:  # make_fx, fake tensors: no memory
         return cpu_warp(image, source, basis, form, size, *how[2:])
     if torch.is_grad_enabled() and (image.requires_grad or source.requires_grad):
         return _Fused.apply(image, source, basis, how, plain)

@@ -100,6 +100,9 @@ class _Call:
     """The tensors of a call as the kernels want them, and the record that says where they lie."""
 
     def __init__(self, image: Tensor, source: Tensor, basis: Tensor | None, how: How) -> None:
+        if image.dtype not in (torch.float32, torch.float64) or source.dtype != image.dtype:
+            # The kernels know only where the numbers lie: others would be read as what they are not, past their end.
+            raise TypeError(f"image: wanted float32 or float64 and a source alike, got {image.dtype}, {source.dtype}")
         self.how = how
         self.dims = image.dim() - 2
         # One point after the other; a view wherever the strides allow it.
