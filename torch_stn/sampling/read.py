@@ -79,6 +79,7 @@ def read(
         units=units,
         image_grad=image.requires_grad,
         deterministic=deterministic,
+        mode=mode,
     )
     pixels = image.to(sampling_dtype(image)) if image.is_floating_point() else image
 
@@ -95,7 +96,7 @@ def read(
     if not return_mask:
         return values
     dtype = image.dtype if image.is_floating_point() else sampling_dtype(image)
-    if edge == "extend":
+    if edge == "extend" and "zeros" in as_paddings(padding_mode, problem.dims):
         mask = _inside(points_in("pixel"), list(in_size[::-1]))
     else:
         covered = replace(problem, padding=("zeros",) * problem.dims, fill=0.0, image_grad=False, dtype=dtype)
@@ -116,14 +117,16 @@ def problem_of(
     units: str,
     image_grad: bool,
     deterministic: bool,
+    mode: object = None,  # as the user gave it, for the message
 ) -> Problem:
     """The record that backends are asked with; checked. "zeros" that `extended` cuts off are a "border" to them."""
     padding = as_paddings(padding_mode, len(in_size))
     extend = _checks.one_of("edge", edge, EDGES) == "extend"
     name = name_of(interpolation)
     if not tensor.is_floating_point() and name != "nearest":
+        given = name if mode is None else mode
         raise TypeError(
-            f'mode: wanted "nearest" for an image of whole numbers, {_checks.describe(tensor)}, got {name!r}; '
+            f'mode: wanted "nearest" for an image of whole numbers, {_checks.describe(tensor)}, got {given!r}; '
             "for others give image.float(), or see sample_labels"
         )
     return Problem(
@@ -266,7 +269,7 @@ def surely_near(points: Tensor) -> bool:
 
     A GPU would have to be waited for, and a compiled graph, a trace or a vmap has no values to look at.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or points.device.type != "cpu":
+    if torch.compiler.is_compiling() or torch.jit._trace.is_tracing() or points.device.type != "cpu":
         return False
     try:
         low, high = torch.aminmax(points.detach())
