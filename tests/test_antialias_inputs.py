@@ -108,7 +108,45 @@ def test_points_and_maps_agree() -> None:
             torch.testing.assert_close(got, wanted, rtol=0, atol=1e-9, msg=name)
 
 
+@pytest.mark.parametrize("scale", [3.0, 7.0])
+def test_a_fill_of_infinity_reaches_only_what_feels_it(scale: float) -> None:
+    """Pixels with few probes beside pixels with many: what the few do not count must not be multiplied by 0."""
+    image = pictures(1, (40, 40))
+    axis = torch.cat([torch.arange(-4.0, 9), 9 + scale * torch.arange(12.0)]).double()
+    points = torch.stack(torch.meshgrid(axis, axis, indexing="ij")[::-1], dim=-1)[None]
+    how: dict[str, Any] = {"units": "pixel", "antialias": True}
+    for fill in (math.inf, math.nan):
+        values = sample(image, points, fill=fill, **how)
+        low, high = (sample(image, points, fill=number, **how) for number in (0.0, 1.0))
+        felt = (high - low).abs() > 1e-6
+        assert torch.equal(values[felt], torch.full_like(values[felt], fill)) or math.isnan(fill)
+        assert torch.equal(torch.isfinite(values), ~felt)
+        assert felt[..., 0, 0].all()
+        assert not felt[..., 8:10, 8:10].any()
+
+
+def test_whole_numbers_are_refused() -> None:
+    for image in (torch.ones(1, 1, 8, 8, dtype=torch.uint8), torch.ones(1, 1, 8, 8, dtype=torch.bool)):
+        for reach in (0.5, 9.0):
+            with pytest.raises(TypeError, match=r"^image: wanted a floating-point tensor"):
+                sample(image, reach * SPREAD, antialias=True)
+
+
+def test_the_mask_where_no_rule_is_zeros_is_that_of_reading() -> None:
+    """edge="extend" says something about "zeros" alone: under "border" the mask is the share of the kernel."""
+    image, points = pictures(1, (8, 8)), 0.2 * torch.randn(1, 4, 4, 2, generator=torch.Generator().manual_seed(0)) + 0.9
+    for how in ({}, {"antialias": True}):
+        given = points if not how else torch.cat([points, points * 0.1], dim=1)
+        masks = [
+            sample(image, given.double(), padding_mode="border", edge=edge, return_mask=True, **how)[1]
+            for edge in ("blend", "extend")
+        ]
+        assert torch.equal(*masks)
+        assert ((masks[0] > 0) & (masks[0] < 1)).any()
+
+
 IMAGE, POINTS = torch.zeros(2, 3, 8, 8), torch.zeros(2, 4, 4, 2)
+SPREAD = torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, 4)] * 2, indexing="ij")[::-1], dim=-1)[None]
 
 
 @pytest.mark.parametrize(
@@ -125,6 +163,8 @@ IMAGE, POINTS = torch.zeros(2, 3, 8, 8), torch.zeros(2, 4, 4, 2)
         ({"padding_mode": "reflect"}, r"^padding_mode: wanted one of"),
         ({"edge": "soft"}, r"^edge: wanted one of"),
         ({"backend": "triton"}, r"^backend: wanted one of"),
+        ({"backend": "aten", "fill": 0.5}, r"^backend: 'aten' cannot serve this call: .*fill"),
+        ({"backend": "aten", "fill": 0.5, "points": POINTS + 9 * SPREAD}, r"^backend: 'aten' cannot serve .*fill"),
     ],
 )
 def test_bad_arguments_are_named(change: dict[str, Any], message: str) -> None:

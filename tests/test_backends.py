@@ -149,6 +149,9 @@ def test_aten_steps_back_from_long_axes_but_serves_when_named(monkeypatch: pytes
     assert "4" in str(BACKENDS["aten"].not_by_default(long))
     assert choose(long) is BACKENDS["reference"]
     assert choose(long, "aten") is BACKENDS["aten"]
+    halves = replace(PLAIN, units="pixel", interpolation="nearest")
+    assert "halves" in str(BACKENDS["aten"].not_by_default(halves))
+    assert choose(halves) is BACKENDS["reference"]
     for near in (
         replace(long, dtype=torch.float64),
         replace(long, in_size=(4, 2048)),

@@ -80,6 +80,8 @@ def test_a_nan_point_reads_zero(padding: str) -> None:
 
 def test_bad_arguments_are_named() -> None:
     theta = torch.eye(2, 3)[None]
+    with pytest.raises(ValueError, match=r"^theta: wanted the batch size of size, 4, got \(1, 2, 3\) float32"):
+        compat.affine_grid(theta, [4, 1, 4, 5], False)  # as torch, which takes no batch of one for any
     with pytest.raises(ValueError, match=r"^size: wanted \(N, C, H, W\) or"):
         compat.affine_grid(theta, [1, 4, 5], False)
     with pytest.raises(ValueError, match=r"^theta: "):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import draw, pictures, points_off_kinks
+from cases import draw, inner_points, pictures, points_off_kinks
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from torch_stn import Affine, sample, warp
-from torch_stn.sampling.interpolation import Area, BSpline, Cubic, Lanczos, name_of
+from torch_stn import Affine, Interpolation, sample, splat, warp
+from torch_stn.sampling.interpolation import Area, BSpline, Cubic, Lanczos, Linear, name_of
 
 SCIPY = {"mirror": "mirror", "symmetric": "reflect", "wrap": "grid-wrap"}
 
@@ -180,9 +180,48 @@ def test_second_derivatives_close_to_whole_pixels(mode: str) -> None:
         (lambda: Lanczos(0), r"^a: wanted a whole number >= 1, got 0"),
         (lambda: Area(0.0), r"^width: wanted numbers over 0 pixels, got 0.0"),
         (lambda: Area((1.0, float("inf"))), r"^width: wanted numbers over 0"),
+        (lambda: Area([]), r"^width: wanted a number of pixels, or one for each axis, got \[\]"),
     ],
-    ids=["degree", "bool", "a", "zero", "inf"],
+    ids=["degree", "bool", "a", "zero", "inf", "none"],
 )
 def test_bad_kernels_are_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+class PerAxis(Interpolation):
+    """A kernel for x, another for y."""
+
+    def __init__(self, x: Interpolation, y: Interpolation) -> None:
+        super().__init__()
+        self.kernels = torch.nn.ModuleList([x, y])
+        self.support = max(x.support, y.support)
+
+    def along(self, axis: int) -> Interpolation:
+        kernel = self.kernels[axis]
+        assert isinstance(kernel, Interpolation)
+        return kernel
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border", "mirror", "wrap"])
+def test_each_axis_has_its_own_prefilter(padding: str) -> None:
+    """A spline along y alone is a 1-D spline of each column, at whole x."""
+    image, y = pictures(1, (7, 5), channels=1), torch.tensor([0.0, 1.3, 2.5, 6.2], dtype=torch.float64)
+    points = torch.stack(torch.meshgrid(torch.arange(5.0, dtype=torch.float64), y, indexing="ij"), dim=-1)[None]
+    how: dict[str, Any] = {"mode": PerAxis(Linear(), BSpline(3)), "padding_mode": padding, "units": "pixel"}
+    columns = image[0, 0].T[:, None]
+    lines = sample(columns, y[None, :, None], mode="bspline3", padding_mode=padding, units="pixel")
+    torch.testing.assert_close(sample(image, points, **how)[0, 0], lines[:, 0], rtol=0, atol=1e-12)
+    weights = pictures(1, (5, 4), channels=1)
+    given = splat(weights, points, (7, 5), **how)
+    torch.testing.assert_close((given * image).sum(), (sample(image, points, **how) * weights).sum())
+
+
+def test_a_response_may_end_before_it_is_negligible() -> None:
+    """A filter of two weights each side, and the same one with zeros behind."""
+    short, long = BSpline(1), BSpline(1)
+    short.response, long.response = [1.25, -0.125], [1.25, -0.125, 0.0, 0.0]
+    image, points = pictures(1, (6, 7)), inner_points(1, 9, 2)
+    for padding in ("zeros", "mirror"):
+        got, wanted = (sample(image, points, mode=mode, padding_mode=padding) for mode in (short, long))
+        assert torch.equal(got, wanted)

@@ -137,6 +137,22 @@ def test_votes_shares_and_whole_images_compile_to_one_graph() -> None:
         assert torch.equal(got, wanted)
 
 
+def test_a_vmap_is_the_batch() -> None:
+    labels, points = label_map(3, 4, 5), inner_points(3, 6, 2)
+    wanted = label_probabilities(labels, points, 5)
+    got = torch.func.vmap(lambda u, p: label_probabilities(u[None], p[None], 5)[0])(labels, points)
+    torch.testing.assert_close(got, wanted)
+
+
+def test_the_largest_labels_are_a_fill_too() -> None:
+    most = 2**64 - 1
+    labels = torch.tensor([[[1, 2], [3, 4]]], dtype=torch.uint64)
+    for soft in (False, True):
+        voted = sample_labels(labels, torch.full((1, 1, 2), 5.0), fill=most, soft=soft)
+        assert voted.dtype == torch.uint64
+        assert voted.tolist() == [[most]]
+
+
 BYTES = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
 POINT = torch.zeros(1, 1, 2)
 
@@ -147,6 +163,11 @@ POINT = torch.zeros(1, 1, 2)
         (
             lambda: sample(BYTES, POINT),
             r'mode: wanted "nearest" for an image of whole numbers.*uint8, got \'bilinear\'',
+        ),
+        (lambda: sample(BYTES, POINT[:, :, None], mode="area"), r"mode: wanted .*, got 'area'"),
+        (
+            lambda: sample_labels(torch.zeros(1, 4, 4, dtype=torch.uint16), POINT, soft=True, fill=70000),
+            r"fill: wanted a whole number that uint16 holds",
         ),
         (lambda: sample(BYTES, POINT, mode="nearest", fill=0.5), r"fill: wanted a whole number that uint8 holds.*0.5"),
         (lambda: sample(BYTES, POINT, mode="nearest", fill=256), r"fill: wanted a whole number that uint8 holds.*256"),

@@ -225,3 +225,26 @@ def test_bad_input(values: Any, points: Tensor, size: Any, how: dict[str, Any], 
     with pytest.raises((TypeError, ValueError), match=message) as error:
         splat(values, points, size, **how)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("units", ["normalized", "pixel"])
+@pytest.mark.parametrize("in_size", [(7, 11), (37, 53)])
+def test_nearest_gives_to_the_pixel_that_is_read_at_halves_too(in_size: tuple[int, ...], units: str) -> None:
+    """In float32, where a backend's own way to a pixel coordinate decides on which side of a half it falls."""
+    axes = [torch.arange(n) + 0.5 for n in in_size]
+    points = torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], dim=-1)[None]
+    if units == "normalized":
+        points = to_normalized(points, in_size)
+    image = torch.arange(1.0, 1 + math.prod(in_size)).reshape(1, 1, *in_size)
+    how: dict[str, Any] = {"mode": "nearest", "units": units}
+    read = sample(image, points, **how)
+    for i in range(0, points.shape[1], 3):  # the pixel that a point reads is the one that it gives to
+        one = points[:, i : i + 1]
+        given = splat(torch.ones(1, 1, 1, in_size[1]), one, in_size, **how)
+        counted = torch.bincount(read[0, 0, i].long(), minlength=1 + math.prod(in_size))[1:]
+        assert torch.equal(given.flatten().long(), counted)
+    if units == "pixel":
+        by_hand = [[2 * round((x + 0.5) / 2) for x in range(n)] for n in in_size]
+        inside = [[p if p < n else None for p in row] for row, n in zip(by_hand, in_size, strict=True)]
+        wanted = [[0.0 if None in (r, c) else float(image[0, 0, r, c]) for c in inside[1]] for r in inside[0]]
+        assert read[0, 0].tolist() == wanted

@@ -111,7 +111,10 @@ def classes(labels: Tensor, count: object, fill: object) -> None:
         raise ValueError(f"fill: wanted a label in [0, {count}), got {fill!r}")
     if torch.compiler.is_compiling() or labels.numel() == 0:
         return
-    low, high = (int(bound) for bound in torch.aminmax(labels.long()))
+    try:
+        low, high = (int(bound) for bound in torch.aminmax(labels.long()))
+    except RuntimeError:  # a vmap has no values to look at
+        return
     if low < 0 or high >= count:
         raise ValueError(f"labels: wanted labels in [0, num_classes) = [0, {count}), got {low} to {high}")
 

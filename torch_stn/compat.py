@@ -41,7 +41,8 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
     if len(size) not in (4, 5):
         raise ValueError(f"size: wanted (N, C, H, W) or (N, C, D, H, W), got {tuple(size)}")
     grid = Affine(len(size) - 2)(theta).grid(size[2:], align_corners=corners)
-    _checks.broadcast_batch("size", size[0], "theta", theta.shape[0])
+    if size[0] != theta.shape[0]:
+        raise ValueError(f"theta: wanted the batch size of size, {size[0]}, got {_checks.describe(theta)}")
     return grid.to(theta.dtype)
 
 

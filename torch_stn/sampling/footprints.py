@@ -13,11 +13,12 @@ from torch import Tensor
 from torch_stn import _checks
 from torch_stn.coordinates import half_extents, to_normalized
 from torch_stn.sampling.antialias import MOST, Extent, Footprint, columns, extent, footprint, offsets, rows
+from torch_stn.sampling.choose import choose
 from torch_stn.sampling.gradients import CoordinateGradient, ExactGradient, as_gradient
 from torch_stn.sampling.interpolation import Interpolation, as_interpolation, name_of
-from torch_stn.sampling.padding import EDGES, PADDINGS, as_paddings
+from torch_stn.sampling.padding import PADDINGS, as_paddings
 from torch_stn.sampling.pyramid import Pyramid
-from torch_stn.sampling.read import PointsIn, read, sampling_dtype
+from torch_stn.sampling.read import PointsIn, problem_of, read, sampling_dtype
 
 TOGETHER = 2**16  # points of a sample that are read in one call
 Read = Callable[[PointsIn], Tensor]  # points in the units asked for, (N, *S, d) -> (N, C, *S)
@@ -60,6 +61,7 @@ def read_footprints(
     coordinate_gradient: str | CoordinateGradient = "exact",
 ) -> Tensor | tuple[Tensor, Tensor]:
     """(N, C, *out) in the image's dtype; with ``return_mask`` also the coverage (N, 1, *out)."""
+    _checks.floating("image", image)
     in_size, out = tuple(image.shape[2:]), out_size
     most = _most(antialias, len(in_size))
     if name_of(as_interpolation(mode)) != "bilinear":
@@ -70,7 +72,19 @@ def read_footprints(
         d = len(in_size)
         raise ValueError(f"antialias: wanted points (N, *out, {d}), one for each pixel of a {d}-D output")
     padding, fill = as_paddings(padding_mode, len(in_size)), _checks.number("fill", fill)
-    _checks.one_of("edge", edge, EDGES)
+    problem = problem_of(
+        image,
+        in_size,
+        as_interpolation(mode),
+        padding_mode=padding,
+        fill=fill,
+        edge=edge,
+        align_corners=align_corners,
+        units=units,
+        image_grad=image.requires_grad,
+        deterministic=deterministic,
+    )
+    choose(problem, backend)  # a backend asked for by name refuses now, whatever the footprints turn out to be
     serve = partial(read, out_size=out, mode=mode, deterministic=deterministic)
     given, points_in = points_in, _Once(points_in)
     spanned = columns(points_in("pixel")) if jacobian is None else jacobian
@@ -87,7 +101,7 @@ def read_footprints(
     if not return_mask:
         return values
     ones = torch.ones(1, 1, *in_size, dtype=sampling_dtype(image), device=image.device)
-    covered = replace(call, padding=("zeros",) * len(in_size), fill=0.0)
+    covered = replace(call, padding=("zeros",) * len(in_size), fill=0.0, edge=edge if "zeros" in padding else "blend")
     mask = _values(covered, ones, None).clamp(0, 1).to(image.dtype)
     return values, mask.expand(values.shape[0], *[-1] * (mask.dim() - 1))
 
@@ -137,7 +151,9 @@ def _mean(call: _Call, read: Read, pyramid: Pyramid | None = None) -> Tensor:
             where = pyramid.positions(where, call.foot.level[:, None])
         row = read(partial(_converted, where, size, align_corners))
         for i in range(row.shape[2]):
-            values = row[:, :, i] * weights[:, None, i]
+            counts = weights[:, None, i]
+            # Selected, not multiplied by 0: what a probe without weight reads may be NaN or inf.
+            values = torch.where(counts != 0, row[:, :, i], 0.0) * counts
             total = values if total is None else total + values
     assert total is not None
     return total if pyramid is None else torch.where(finite[:, None], total, 0.0)

@@ -19,7 +19,7 @@ class Interpolation(nn.Module):
 
     A kernel of one's own is a subclass with ``support`` (how many taps k covers along one axis) and
     ``kernel(distance)``, any differentiable function of the signed distance x - m in pixels, in [-support / 2, support
-    / 2]; parameters of the module are Phi, and learn. It runs on the reference backend, in 2-D and 3-D, with every
+    / 2]; parameters of the module are Phi, and learn. It runs on the reference backend, in 1-D to 3-D, with every
     padding.
 
     Even supports read the taps floor(x) - support / 2 + 1, ...; odd ones are centred on round(x). The built-in kernels
@@ -181,6 +181,8 @@ class Area(Interpolation):
     def __init__(self, width: float | Sequence[float] | None = None) -> None:
         super().__init__()
         widths = [] if width is None else [width] if isinstance(width, int | float) else list(width)
+        if width is not None and not widths:
+            raise ValueError(f"width: wanted a number of pixels, or one for each axis, got {width!r}")
         for w in widths:
             if not 0 < _checks.number("width", w) < math.inf:
                 raise ValueError(f"width: wanted numbers over 0 pixels, got {width!r}")

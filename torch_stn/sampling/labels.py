@@ -14,6 +14,7 @@ from torch import Tensor
 from torch_stn import _checks
 from torch_stn.coordinates import as_list, in_units
 from torch_stn.sampling.interpolation import Interpolation, as_interpolation
+from torch_stn.sampling.prefilter import responses
 from torch_stn.sampling.problem import Problem, problem_of
 from torch_stn.sampling.read import read_batches
 from torch_stn.sampling.sample import sample
@@ -72,7 +73,8 @@ def sample_labels(
         )
         return read if labels.dim() == dims + 2 else read[:, 0]
     if labels.dtype in (torch.uint16, torch.uint32, torch.uint64):  # which torch cannot compare
-        image = image.long()
+        image, fill = image.long(), int(_checks.fill(fill, labels.dtype))
+        fill -= 2**64 if fill >= 2**63 else 0  # as long() does to the labels, and the way back undoes it
     where, interpolation, problem = _posed(image, points, mode, padding_mode, fill, align_corners, units)
     parts = where.detach().split(CHUNK, dim=1)
     won = torch.cat([read_batches(image, part, interpolation, problem, _vote) for part in parts], dim=2)
@@ -159,7 +161,7 @@ def _posed(
     _checks.units(units, points, len(in_size))
     out_size = tuple(points.shape[1:-1]) if points.dim() == len(in_size) + 2 else None
     interpolation = as_interpolation(mode).fitted(in_size, out_size)
-    if interpolation.response is not None:
+    if any(responses(interpolation, len(in_size))):
         raise ValueError(f"mode: wanted a kernel without prefilter for labels, such as 'bilinear', got {mode!r}")
     real = points if points.dtype == torch.float64 else points.float()
     problem = problem_of(
@@ -211,4 +213,8 @@ def _shares(
     """The weight that falls on each label, in the form of a backend's `sample` with the labels as its channels."""
     read, weights = _read_taps(image, points, interpolation, problem)
     nothing = weights.new_zeros(len(read), num_classes, points.shape[1])
+    if nothing.is_cuda:  # where scatter_add adds in any order
+        batch = torch.arange(len(read), device=read.device)[:, None, None]
+        column = torch.arange(points.shape[1], device=read.device)
+        return nothing.index_put((batch, read[:, 0], column), weights, accumulate=True)
     return nothing.scatter_add(1, read[:, 0], weights)

@@ -27,21 +27,28 @@ def prefilter(image: Tensor, interpolation: Interpolation, problem: Problem) -> 
     A periodic or mirrored image has periodic or mirrored coefficients. Where the image goes on as its border or as the
     fill value, its coefficients ring on outside until rounding swallows them: as many pixels are added.
     """
-    response = interpolation.response
-    if response is None:
+    along = responses(interpolation, problem.dims)
+    if not any(along):
         return image, problem, None
     if "zeros" in problem.padding and not abs(problem.fill) < math.inf:
         raise ValueError(
             f"fill: wanted a finite number with {interpolation}, whose prefilter spreads it, got {problem.fill}"
         )
     negligible = torch.finfo(image.dtype).eps / 16
-    reach = next(k for k, weight in enumerate(response) if abs(weight) < negligible)
-    margins = [reach if rule in ("zeros", "border") else 0 for rule in problem.padding]
-    for axis, (rule, margin) in enumerate(zip(problem.padding, margins, strict=True)):
-        image = _filtered(image, image.dim() - 1 - axis, response[:reach], rule, margin, problem)
+    margins = []
+    for axis, (response, rule) in enumerate(zip(along, problem.padding, strict=True)):
+        reach = next((k for k, weight in enumerate(response) if abs(weight) < negligible), len(response))
+        margins.append(reach if rule in ("zeros", "border") else 0)
+        if response:
+            image = _filtered(image, image.dim() - 1 - axis, response[:reach], rule, margins[-1], problem)
     padded = replace(problem, in_size=tuple(image.shape[2:]), units="pixel")
     shift = torch.stack([torch.full((), float(m), dtype=image.dtype, device=image.device) for m in margins])
     return image, padded, shift
+
+
+def responses(interpolation: Interpolation, dims: int) -> list[list[float]]:
+    """The prefilter's response along x, y[, z]; empty where the axis is read as it is."""
+    return [interpolation.along(axis).response or [] for axis in range(dims)]
 
 
 def _filtered(image: Tensor, axis: int, response: list[float], rule: str, margin: int, problem: Problem) -> Tensor:

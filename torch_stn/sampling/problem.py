@@ -40,14 +40,16 @@ def problem_of(
     units: str,
     image_grad: bool,
     deterministic: bool,
+    mode: object = None,  # as the user gave it, for the message
 ) -> Problem:
     """The record that backends are asked with; checked. "zeros" that `extended` cuts off are a "border" to them."""
     padding = as_paddings(padding_mode, len(in_size))
     extend = _checks.one_of("edge", edge, EDGES) == "extend"
     name = name_of(interpolation)
     if not tensor.is_floating_point() and name != "nearest":
+        given = name if mode is None else mode
         raise TypeError(
-            f'mode: wanted "nearest" for an image of whole numbers, {_checks.describe(tensor)}, got {name!r}; '
+            f'mode: wanted "nearest" for an image of whole numbers, {_checks.describe(tensor)}, got {given!r}; '
             "for others give image.float(), or see sample_labels"
         )
     return Problem(

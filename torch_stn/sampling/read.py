@@ -91,6 +91,7 @@ def read(
         units=units,
         image_grad=image.requires_grad,
         deterministic=deterministic,
+        mode=mode,
     )
     pixels = image.to(sampling_dtype(image)) if image.is_floating_point() else image
 
@@ -107,7 +108,7 @@ def read(
     if not return_mask:
         return values
     dtype = image.dtype if image.is_floating_point() else sampling_dtype(image)
-    if edge == "extend":
+    if edge == "extend" and "zeros" in as_paddings(padding_mode, problem.dims):
         mask = _inside(points_in("pixel"), list(in_size[::-1]))
     else:
         covered = replace(problem, padding=("zeros",) * problem.dims, fill=0.0, image_grad=False, dtype=dtype)
@@ -280,7 +281,7 @@ def surely_near(points: Tensor) -> bool:
 
     A GPU would have to be waited for, and a compiled graph, a trace or a vmap has no values to look at.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or points.device.type != "cpu":
+    if torch.compiler.is_compiling() or torch.jit._trace.is_tracing() or points.device.type != "cpu":
         return False
     try:
         low, high = torch.aminmax(points.detach())

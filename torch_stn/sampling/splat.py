@@ -8,9 +8,9 @@ from torch import Tensor
 
 from torch_stn import _checks
 from torch_stn.coordinates import as_list, in_units
-from torch_stn.sampling.choose import choose
+from torch_stn.sampling.choose import BACKENDS, choose
 from torch_stn.sampling.interpolation import Interpolation, as_interpolation
-from torch_stn.sampling.prefilter import prefilter
+from torch_stn.sampling.prefilter import prefilter, responses
 from torch_stn.sampling.problem import Problem, problem_of
 from torch_stn.sampling.read import PointsIn, brought_near, extended, finite, sampling_dtype, shifted, surely_near
 
@@ -135,14 +135,17 @@ def _given(
     values: Tensor, points_in: PointsIn, interpolation: Interpolation, problem: Problem, backend: str | None
 ) -> Tensor:
     """(n, C, *S) -> (N, C, *size): the transposes of reading and of prefiltering, one after the other."""
-    filtered, margin = problem, None
-    if interpolation.response is not None:
+    filtered, margin, has_prefilter = problem, None, any(responses(interpolation, problem.dims))
+    if has_prefilter:
         _, filtered, margin = prefilter(values.new_zeros(1, 1, *problem.in_size), interpolation, problem)
     chosen = choose(filtered, backend, does="splat")
+    if backend is None and problem.interpolation == "nearest" and choose(filtered).UNITS != chosen.UNITS:
+        # Of a half, the rounding in between decides: it must be that of reading.
+        chosen = BACKENDS["reference"]
     points = as_list(shifted(points_in, chosen.UNITS, filtered, margin))
     amounts = values.flatten(2) if values.dim() > 2 else values[..., None]
     image = _splat_batches(amounts, points, interpolation, filtered, chosen)
-    if interpolation.response is None or image.numel() == 0:
+    if not has_prefilter or image.numel() == 0:
         return image.reshape(*image.shape[:2], *problem.in_size)
     blank = image.new_zeros(*image.shape[:2], *problem.in_size)
     pull = torch.func.vjp(lambda u: prefilter(u, interpolation, problem)[0], blank)[1]

@@ -47,7 +47,7 @@ class MatrixMap(Map):
         never raises.
         """
         square = self.homogeneous()
-        # Against the product of the columns' lengths, which no determinant exceeds: what rounding alone keeps from 0 is 0.
+        # Against the product of the columns' lengths, which no determinant exceeds: rounding alone keeps it from 0.
         bound = square.norm(dim=-2).prod(dim=-1)
         regular = torch.linalg.det(square).abs() > 8 * torch.finfo(square.dtype).eps * bound
         safe = torch.where(regular[:, None, None], square, torch.eye(self.dims + 1).to(square))

@@ -96,8 +96,10 @@ def sample(
 
 
 def _transformed() -> bool:
-    """Whether a jit trace, functorch (vmap, jvp, grad) or forward-mode differentiation looks on: plain operators then."""
-    return torch.jit.is_tracing() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    """Whether a jit trace, functorch (vmap, jvp, grad) or a forward derivative looks on: plain operators then."""
+    return (
+        torch.jit._trace.is_tracing() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    )
 
 
 def _run(
