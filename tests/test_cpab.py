@@ -5,10 +5,12 @@ import pytest
 import torch
 from cases import inner_points
 from map_contract import close
+from torch import Tensor
 
 from torch_stn import (
     CPAB,
 )
+from torch_stn.coordinates import base_grid
 from torch_stn.transforms.tessellation import Tessellation
 
 HALF = 256  # pixels per normalised unit, of 512
@@ -47,6 +49,49 @@ class TestCPAB:
         assert (got[0] - torch.from_numpy(np.stack(wanted))).abs().max() * HALF < 1e-3
         back = got + family.displacement(-theta, got)
         assert (back - xy).abs().max() * HALF < 1e-3
+
+    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize(("boxes", "size"), [((4, 4), (17, 17)), ((2, 2, 2), (5, 5, 5))])
+    def test_from_pixels_and_vertices(self, boxes: tuple[int, ...], size: tuple[int, ...], seed: int) -> None:
+        """Points that start on faces, and turn there; velocities of the size of the picture."""
+        family, mesh = CPAB(boxes, steps=32), Tessellation.of_boxes(boxes)
+        theta = torch.randn(1, *family.theta_shape, generator=torch.Generator().manual_seed(seed)).double()
+        xy = torch.cat([base_grid(size, dtype=torch.float64).flatten(0, -2), mesh.vertices])
+        slopes = mesh.barycentric.mT @ (mesh.extension @ theta[0])[mesh.simplices]  # (C, d + 1, d)
+
+        def velocity(x: Tensor) -> Tensor:
+            homogeneous = torch.nn.functional.pad(x, (0, 1), value=1.0)
+            coordinates = (homogeneous @ mesh.barycentric.flatten(0, 1).T).unflatten(1, (-1, len(boxes) + 1))
+            return (homogeneous[:, None] @ slopes[coordinates.amin(dim=2).argmax(dim=1)])[:, 0]
+
+        wanted, step = xy, 1 / 400
+        for _ in range(400):  # Runge-Kutta of fourth order
+            a = velocity(wanted)
+            b = velocity(wanted + step / 2 * a)
+            c = velocity(wanted + step / 2 * b)
+            wanted = wanted + step / 6 * (a + 2 * b + 2 * c + velocity(wanted + step * c))
+        found = xy + family.displacement(theta, xy[None])[0]
+        assert ((found - wanted).abs().max() * HALF) < 0.1
+
+    def test_without_enough_sub_steps_there_is_no_answer(self) -> None:
+        theta = torch.full((1, 41, 2), 1.5, dtype=torch.float64)  # a plain shift, through six triangles or more
+        xy = inner_points(1, 20, 2, reach=0.1) - 0.7
+        assert CPAB((4, 4), steps=1, crossings=1).displacement(theta, xy).isnan().all()
+        close(CPAB((4, 4)).displacement(theta, xy), torch.full_like(xy, 1.5), 1e-9)
+        for steps in (3, 7, 10, 11):
+            found = CPAB((4, 4), steps=steps).displacement(theta.float(), xy.float())
+            close(found, torch.full_like(xy, 1.5).float(), 1e-5)
+
+    def test_vertices_are_float64(self) -> None:
+        thirds = torch.tensor([-1, -1 / 3, 1 / 3, 1], dtype=torch.float64)
+        close(Tessellation.of_boxes((3,)).vertices[:, 0], thirds, 1e-15)
+
+    def test_velocities_under_autocast(self) -> None:
+        family = CPAB((3, 3), zero_boundary=True)
+        theta = torch.randn(1, *family.theta_shape, generator=torch.Generator().manual_seed(0))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = family.velocities(theta)
+        assert torch.equal(found, family.velocities(theta))
 
     @pytest.mark.parametrize("boxes", [(3,), (2, 2), (1, 2, 1)])
     def test_vertex_velocities_span_what_the_continuity_constraints_leave(self, boxes: tuple[int, ...]) -> None:
@@ -91,6 +136,7 @@ class TestCPAB:
         ("arguments", "message"),
         [
             ({"boxes": ()}, "^boxes: wanted 1 to 3"),
+            ({"boxes": 3}, "^boxes: wanted 1 to 3 whole numbers >= 1, got 3"),
             ({"boxes": (2, 0)}, "^boxes: wanted"),
             ({"boxes": (1,), "zero_boundary": True}, "^boxes: no velocity but 0 meets the constraints"),
             ({"steps": 0}, "^steps, crossings: wanted"),

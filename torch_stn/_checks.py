@@ -155,16 +155,22 @@ def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
     return value
 
 
-def theta(value: object, shapes: Sequence[tuple[int, ...]], family: str) -> Tensor:
-    """theta (N, P) or (N, *natural shape); returned in the first, natural shape, never below float32."""
+def theta(
+    value: object, shapes: Sequence[tuple[int, ...]], family: str, beside: Sequence[tuple[int, ...]] = ()
+) -> Tensor:
+    """theta (N, P) or (N, *natural shape); returned in the first, natural shape, or as it is in one of ``beside``;
+    never below float32.
+    """
     given = tensor("theta", value)
     if given.dtype in (torch.float32, torch.float64) and given.shape[1:] == shapes[0] and given.dim():
         return given
     floating("theta", given)
-    if given.dim() >= 1 and tuple(given.shape[1:]) in shapes:
-        natural = given.reshape(given.shape[0], *shapes[0]) if tuple(given.shape[1:]) != shapes[0] else given
+    shape = tuple(given.shape[1:])
+    if given.dim() >= 1 and (shape in shapes or shape in beside):
+        as_it_is = shape == shapes[0] or shape in beside
+        natural = given if as_it_is else given.reshape(given.shape[0], *shapes[0])
         return natural if natural.dtype == torch.float64 else natural.float()
-    wanted = " or ".join(str(("N", *shape)).replace("'", "") for shape in shapes)
+    wanted = " or ".join(str(("N", *shape)).replace("'", "") for shape in dict.fromkeys((*shapes, *beside)))
     raise ValueError(f"theta: {family} wanted {wanted}, got {describe(given)}")
 
 

@@ -86,7 +86,8 @@ def matrix_jacobian(
     identity = torch.eye(d, dtype=matrix.dtype, device=matrix.device)
     linear = matrix[:, None, :d, :d]
     if matrix.shape[-2] == d:
-        return (linear - identity).expand(max(matrix.shape[0], xy.shape[0]), xy.shape[1], -1, -1)
+        batch = torch.broadcast_shapes(matrix.shape[:1], xy.shape[:1])
+        return (linear - identity).expand(*batch, xy.shape[1], -1, -1)
     w = (matrix[:, None, d, :d] * xy).sum(dim=-1) + matrix[:, None, d, d]
     inside = w > W_EPS
     w = torch.where(inside, w, torch.ones_like(w))[..., None, None]

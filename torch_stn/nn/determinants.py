@@ -28,6 +28,8 @@ def cell_determinants(sources: Tensor) -> Tensor:
         edges.append(along * ((sources.shape[1] - 1) / 2))
     columns = torch.stack(edges, dim=-1)
     # Written out: a batch of LU factorisations is slower, and autocast has no say in sums of products.
+    if d == 1:
+        return columns[..., 0, 0]
     if d == 2:
         return columns[..., 0, 0] * columns[..., 1, 1] - columns[..., 0, 1] * columns[..., 1, 0]
     return (columns[..., 0] * torch.linalg.cross(columns[..., 1], columns[..., 2])).sum(dim=-1)

@@ -93,6 +93,7 @@ class Monitor:
         self.limits = limits or Limits()
         self.tell = tell or partial(warnings.warn, category=CollapseWarning, stacklevel=2)
         self._truth: Truth | None = None
+        self._flat = all(module.transform.dims == 2 for module in found.values())
         self._logs: dict[str, _Log] = {}
         self._hooks = []
         for name, module in found.items():
@@ -105,7 +106,11 @@ class Monitor:
         """Tell the pose of the batch of each next step: ``truth`` is how its pictures were made from upright ones, or
         a function that says so, called for the few batches that are measured; ``labels`` (N,) are the classes within
         which the spread is taken; None: all in one.
+
+        Raises: ValueError where a transformer is not 2-D: rotation, shift and scale are those of the plane.
         """
+        if not self._flat:
+            raise ValueError("truth: wanted a model of 2-D transformers, whose residual pose is known; got others")
         self._truth = (truth, labels)
 
     def metrics(self) -> dict[str, float]:

@@ -55,7 +55,8 @@ def _sort(model: nn.Module) -> tuple[set[nn.Parameter], set[nn.Parameter], set[n
         module = todo.pop()
         if isinstance(module, SpatialTransformer):
             inside |= set(module.parameters())
-            heads |= set(module.head.parameters())
+            nested = [each for each in module.modules() if isinstance(each, SpatialTransformer)]
+            heads |= {parameter for each in nested for parameter in each.head.parameters()}
         else:
             elsewhere |= set(module.parameters(recurse=False))
             todo += module.children()

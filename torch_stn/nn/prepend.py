@@ -1,6 +1,7 @@
 """prepend: a transformer in front of any model, in one line."""
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -45,7 +46,8 @@ def prepend(
 ) -> Prepended:
     """Put a spatial transformer in front of any model: ``prepend(model, "affine", (3, 224, 224))``.
 
-    It starts as the identity, so a trained model stays as good as it was; where ``size`` is None it sees pictures of
+    It starts as the identity, so a trained model stays as good as it was (polar coordinates, which have none, start at
+    the middle of the picture; ``init`` starts anywhere); where ``size`` is None it sees pictures of
     the size that it knows.
 
     Args:
@@ -82,6 +84,9 @@ def prepend(
         own = features or LocalizationFC(output_shape(_known(model, shared), shape))
         features = nn.Sequential(shared, own.to(like))
     transformer = SpatialTransformer(features.to(like), family, size, in_shape=shape, **options).to(like)
+    if options.get("init") is None and family.has_identity:
+        with torch.no_grad():  # not initial(), which may be a little off: the model knows its pictures as they are
+            transformer.head.bias.copy_(family.identity().flatten())
     transformer.train(model.training)
     return Prepended(transformer, model)
 
@@ -102,7 +107,7 @@ def _family(transform: Transform | str, dims: int) -> Transform:
         family = transform
     elif isinstance(transform, str) and transform in TRANSFORMS:
         family = TRANSFORMS[transform]()
-        if family.dims != dims and "dims" in type(family).__init__.__code__.co_varnames:
+        if family.dims != dims and "dims" in signature(type(family)).parameters:
             family = TRANSFORMS[transform](dims=dims)  # type: ignore[call-arg]
     elif isinstance(transform, str):
         raise ValueError(f"transform: wanted one of {', '.join(TRANSFORMS)}, or a Transform object, got {transform!r}")

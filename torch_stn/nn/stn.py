@@ -17,6 +17,7 @@ from torch_stn.sampling.read import check_options
 from torch_stn.transforms.base import Transform
 from torch_stn.transforms.boxes import map_boxes
 from torch_stn.transforms.maps import Map
+from torch_stn.transforms.matrix import MatrixMap
 from torch_stn.warping import warp
 
 
@@ -25,8 +26,9 @@ class SpatialTransformer(nn.Module):
 
     It stands at any layer, any number of times: on images, feature maps and volumes; in series as modules in a row, in
     parallel with ``count``. The regression head is appended here, with zero weights and the transform's starting theta
-    as bias, so that whatever ``features`` are, the module starts as the identity. The head runs in float32 with
-    autocast off: in bfloat16, theta would be off by pixels.
+    as bias, so that whatever ``features`` are, the module starts as ``transform.initial()``: the identity where
+    there is one, for splines a little off it. The head runs in float32 with autocast off: in bfloat16, theta would be
+    off by pixels.
 
     With ``iterations`` = n > 1 it is an inverse-compositional transformer: the same features and head look n times,
     each time at the picture as warped so far, and say what is still to be done; the maps compose, T = T_1 o T_2 o ...
@@ -79,6 +81,9 @@ class SpatialTransformer(nn.Module):
             raise ValueError(f"count: wanted at least 1, got {count}")
         if iterations < 1 or (iterations > 1 and count > 1):
             raise ValueError(f"iterations: wanted at least 1, and 1 with count > 1, got {iterations} and count={count}")
+        if iterations > 1 and not transform.has_identity:
+            family = type(transform).__name__
+            raise ValueError(f"iterations: wanted 1, since {family} has no identity, got {iterations}")
         check_options(mode, padding_mode, edge, transform.dims, backend)
         self.features = features
         self.transform = transform
@@ -132,7 +137,11 @@ class SpatialTransformer(nn.Module):
         """
         size = _checks.size(in_size, self.transform.dims, None)
         whole = theta.new_tensor([-1.0] * len(size) + [1.0] * len(size))[None, None]
-        boxes = torch.cat([map_boxes(each.sources, whole) for each in self.maps(theta)], dim=1)
+        found = []
+        for each in self.maps(theta):
+            affine = isinstance(each, MatrixMap) and each.matrix.shape[1] == each.dims
+            found.append(map_boxes(each.sources, whole, affine=affine))
+        boxes = torch.cat(found, dim=1)
         corners = to_pixel(boxes.unflatten(-1, (2, -1)), size, align_corners=self.align_corners).flatten(-2)
         return corners if self.count > 1 else corners[:, 0]
 
@@ -201,7 +210,7 @@ def _out_features(features: nn.Module, in_shape: Sequence[int] | None) -> int:
 
 def _start(transform: Transform, count: int, init: Tensor | None) -> Tensor:
     """The bias of the head: (count * P,)."""
-    start = transform.initial() if init is None else init
+    start = transform.initial() if init is None else _checks.tensor("init", init)
     if start.numel() == transform.num_params:
         return start.detach().reshape(-1).repeat(count)
     if start.numel() == count * transform.num_params:

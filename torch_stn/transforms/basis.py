@@ -11,6 +11,7 @@ from torch_stn.coordinates import base_grid
 from torch_stn.transforms.base import Transform
 
 _CACHED_SIZES = 8
+_CACHED_BYTES = 1 << 28
 _PROBE = torch.tensor([[-0.9, -0.7, 0.3], [0.2, 0.8, -0.4], [0.6, -0.3, 0.9], [0.0, 0.0, 0.0], [-0.5, 0.4, 0.1]])
 
 
@@ -52,11 +53,16 @@ class BasisTransform(Transform):
 
 
 class ConstantBasis(BasisTransform):
-    """A family whose B never changes: the values on the pixels of the last few sizes are kept, computed in float64."""
+    """A family whose B never changes: the values on the pixels of the last few sizes are kept, up to 256 MiB of them,
+    computed in float64; copies and pickles go without.
+    """
 
     def __init__(self, identity: Tensor) -> None:
         super().__init__(identity)
         self._cache: dict[tuple[object, ...], Tensor] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_cache": {}}
 
     def functions_on(
         self, size: tuple[int, ...], align_corners: bool, dtype: torch.dtype, device: torch.device
@@ -71,8 +77,11 @@ class ConstantBasis(BasisTransform):
                 made = super().functions_on(size, align_corners, torch.float64, device).to(dtype)
             if type(made) is not Tensor or torch._C._functorch.is_functorch_wrapped_tensor(made):
                 return made  # of a vmap or a shape run: it must not outlive that
-            if len(self._cache) >= _CACHED_SIZES:
-                self._cache.pop(next(iter(self._cache)))
+            if made.nbytes > _CACHED_BYTES:
+                return made
+            kept = sum(values.nbytes for values in self._cache.values())
+            while self._cache and (len(self._cache) >= _CACHED_SIZES or kept + made.nbytes > _CACHED_BYTES):
+                kept -= self._cache.pop(next(iter(self._cache))).nbytes
             self._cache[key] = made
         return self._cache[key]
 

@@ -30,7 +30,8 @@ def map_boxes(
     """The tight axis-aligned box around each moved box. Gradients flow to the points that touch it."""
     if boxes.dim() != 3 or boxes.shape[-1] not in (4, 6):
         raise ValueError(
-            f"boxes: wanted (N, B, 4) or (N, B, 6) as min corner, max corner, got {_checks.describe(boxes)}"
+            "boxes: wanted (N, B, 4) or (N, B, 6) as min corner, max corner (there are none in 1-D), "
+            f"got {_checks.describe(boxes)}"
         )
     d = boxes.shape[-1] // 2
     holds = torch.isfinite(boxes).all(dim=-1, keepdim=True) & (boxes[..., d:] >= boxes[..., :d]).all(

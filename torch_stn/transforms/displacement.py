@@ -52,7 +52,7 @@ class FieldInverse(InverseMap):
     """The inverse of a displacement field, by fixed-point and Newton iteration with the slopes of the lattice.
 
     Where the field shrinks no distance below half (Lipschitz constant 1/2), the fixed point alone converges; Newton's
-    steps are then exact, as the field is almost linear within a cell. Only the points that have not converged go on.
+    steps are then exact, as the field is almost linear within a cell. All points go on until the last has converged.
     """
 
     forward_map: FieldMap

@@ -117,7 +117,10 @@ def _read(
     xy: Tensor,  # (N or 1, M, d)
 ) -> Tensor:  # (N, M, d)
     """The spline at any points, from 4^d control points each: one row, or plane, of them at a time."""
-    flat = values.flatten(1, -2).expand(max(values.shape[0], xy.shape[0]), -1, -1)
+    dtype = torch.promote_types(values.dtype, xy.dtype)
+    values, xy = values.to(dtype), xy.to(dtype)
+    batch = _checks.broadcast_batch("theta", values.shape[0], "xy", xy.shape[0])
+    flat = values.flatten(1, -2).expand(batch, -1, -1)
     taps = torch.arange(4, device=xy.device)
     index, stride, weights = torch.zeros_like(xy[..., :1], dtype=torch.long), 1, []
     for axis, nodes in enumerate(values.shape[-2:0:-1]):  # x, y[, z]

@@ -10,6 +10,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from torch_stn import _checks
 from torch_stn.coordinates import base_axis, half_extents
 
 
@@ -56,6 +57,9 @@ def _cell(values: Tensor, xy: Tensor, align_corners: bool) -> tuple[list[Tensor]
     """The vectors at the 2^d nodes around each point, the last axis, z or y, being the slowest; the fractions along
     x, y[, z], (N, M, 1); and where the point is not beyond the border, hence the slope not 0.
     """
+    # A chain's coordinates have the precision of its most exact map.
+    dtype = torch.promote_types(values.dtype, xy.dtype)
+    values, xy = values.to(dtype), xy.to(dtype)
     shape = values.shape[1:-1]
     offsets: list[tuple[Tensor, Tensor]] = []
     fractions, insides = [], []
@@ -72,7 +76,7 @@ def _cell(values: Tensor, xy: Tensor, align_corners: bool) -> tuple[list[Tensor]
         offsets.append((start, start + (stride if count > 1 else 0)))
         stride *= count
     flat = values.flatten(1, -2)
-    batch = max(values.shape[0], xy.shape[0])
+    batch = _checks.broadcast_batch("values", values.shape[0], "xy", xy.shape[0])
     corners = []
     for choice in product((0, 1), repeat=len(offsets)):  # the last of them varies fastest: it is x
         index = sum(pair[side] for pair, side in zip(reversed(offsets), choice, strict=True))
@@ -85,7 +89,7 @@ def _nodes(
     index: Tensor,  # (N or 1, M)
     batch: int,
 ) -> Tensor:  # (N, M, d)
-    if index.shape[0] == 1 and flat.shape[0] >= 1:
+    if index.shape[0] == 1:
         return flat.index_select(1, index[0])
     flat = flat.expand(batch, -1, -1)
     return flat.gather(1, index[..., None].expand(-1, -1, flat.shape[-1]))

@@ -86,13 +86,19 @@ class Map(ABC):
         flat = as_list(xy.to(self.dtype))
         slopes = self.displacement_jacobian(flat)
         slopes = slopes + torch.eye(self.dims, dtype=slopes.dtype, device=slopes.device)
+        known = torch.isfinite(flat).all(dim=-1)[..., None, None]
+        slopes = torch.where(known, slopes, torch.full_like(slopes, float("nan")))
         return slopes.reshape(slopes.shape[0], *xy.shape[1:], self.dims)
 
     def displacement_jacobian(self, xy: Tensor) -> Tensor:
         """d(T(xy) - xy) / dxy for points (N or 1, M, d): (N, M, d, d); exactly 0 at the identity."""
-        moved, slopes = pointwise_jacobian(self.displacement, xy.expand(max(self.batch, xy.shape[0]), -1, -1))
+        moved, slopes = pointwise_jacobian(self.displacement, self._expand(xy))
         finite = torch.isfinite(moved).all(dim=-1)[..., None, None]
         return torch.where(finite, slopes, torch.full_like(slopes, float("nan")))
+
+    def _expand(self, xy: Tensor) -> Tensor:
+        """Points (N or 1, M, d), one list for each sample."""
+        return xy.expand(_checks.broadcast_batch("theta", self.batch, "xy", xy.shape[0]), -1, -1)
 
     def displacement_field(
         self,
@@ -230,7 +236,7 @@ class InverseMap(Map):
         return self.forward_map.device
 
     def displacement(self, xy: Tensor) -> Tensor:
-        xy = xy.expand(max(self.batch, xy.shape[0]), -1, -1)
+        xy = self._expand(xy)
         with torch.autocast(xy.device.type, enabled=False):
             solution, jacobian, converged = self._solve(xy.detach())
             residual = solution + self.forward_map.displacement(solution) - xy
@@ -242,7 +248,7 @@ class InverseMap(Map):
         return self.forward_map
 
     def displacement_jacobian(self, xy: Tensor) -> Tensor:
-        xy = xy.expand(max(self.batch, xy.shape[0]), -1, -1)
+        xy = self._expand(xy)
         identity = torch.eye(self.dims, dtype=xy.dtype, device=xy.device)
         forward = self.forward_map.displacement_jacobian(xy + self.displacement(xy)) + identity
         return torch.linalg.inv_ex(forward)[0] - identity

@@ -47,9 +47,11 @@ class MatrixMap(Map):
         never raises.
         """
         square = self.homogeneous()
-        # Against the product of the columns' lengths, which no determinant exceeds: rounding alone keeps it from 0.
-        bound = square.norm(dim=-2).prod(dim=-1)
-        regular = torch.linalg.det(square).abs() > 8 * torch.finfo(square.dtype).eps * bound
+        # Against the product of the columns' lengths, which no determinant exceeds: what only rounding keeps from 0 is
+        # 0. How far an affine map shifts does not matter.
+        block = square if self.matrix.shape[1] > self.dims else square[:, : self.dims, : self.dims]
+        bound = block.norm(dim=-2).prod(dim=-1)
+        regular = torch.linalg.det(block).abs() > 8 * torch.finfo(square.dtype).eps * bound
         safe = torch.where(regular[:, None, None], square, torch.eye(self.dims + 1).to(square))
         inverse = torch.linalg.inv_ex(safe)[0]
         inverse = torch.where(regular[:, None, None], inverse, torch.full_like(inverse, float("nan")))

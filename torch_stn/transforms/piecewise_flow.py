@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from torch_stn import _checks
 from torch_stn.transforms.tessellation import locate
 
 _TERMS = 9  # of exp(t A) x as a power series; for |t A| <= 1 the next term is below 3e-7, for 1/2 below 3e-10
@@ -23,10 +24,10 @@ def flow(
 
     Within a simplex the flow is exp(t A), taken as a power series. A sub-step ends after 1 / steps or, where that is
     earlier, at the face where the point leaves its simplex, found by Newton iteration; there is a fixed number of
-    sub-steps, steps + crossings, and the last one takes all the time that is left.
+    sub-steps, steps + crossings. Where these do not suffice the result is NaN.
     """
     d = xy.shape[-1]
-    batch = max(xy.shape[0], fields.shape[0])
+    batch = _checks.broadcast_batch("theta", fields.shape[0], "xy", xy.shape[0])
     # Points are the last axis in here, (N, d, M): planes of numbers, which run several times as fast.
     start = xy.expand(batch, -1, -1).mT.contiguous()
     table = fields.flatten(2).expand(batch, -1, -1).mT
@@ -34,20 +35,20 @@ def flow(
     cell = locate(start.mT, boxes)
     moved, left = torch.zeros_like(start), torch.ones_like(start[:, 0])
     tiny = 16 * torch.finfo(xy.dtype).eps
-    for sub_step in range(steps + crossings):
-        last = sub_step == steps + crossings - 1
-        time = left if last else left.clamp(max=1 / steps)
+    for _ in range(steps + crossings):
+        # What rounding has left of 1 - n / steps is no sub-step of its own.
+        time = torch.where(left <= 1 / steps + tiny, left, 1 / steps)
         here = start + moved
         field = table.gather(2, cell[:, None].expand(-1, table.shape[1], -1)).unflatten(1, (d, d + 1))
         series = _series(field, here)
-        if not last:
-            to_faces = barycentric[:, cell].movedim(0, 1).unflatten(1, (d + 1, d + 1))
-            coefficients = [_apply(to_faces, term) for term in series]  # of the barycentric coordinates in t
-            first = _apply(to_faces, here) + to_faces[:, :, d]
-            time, cell = _first_face(first, coefficients, time, cell, across_all[:, cell].movedim(0, 1), tiny)
+        to_faces = barycentric[:, cell].movedim(0, 1).unflatten(1, (d + 1, d + 1))
+        coefficients = [_apply(to_faces, term) for term in series]  # of the barycentric coordinates in t
+        first = _apply(to_faces, here) + to_faces[:, :, d]
+        time, cell = _first_face(first, coefficients, time, cell, across_all[:, cell].movedim(0, 1), tiny)
         moved = moved + _polynomial(series, time[:, None])
         left = (left - time).clamp(min=0)
-    return moved.mT
+    finished = (left <= tiny)[:, None]
+    return torch.where(finished, moved, torch.full_like(moved, float("nan"))).mT
 
 
 def _series(field: Tensor, here: Tensor) -> list[Tensor]:
@@ -93,7 +94,16 @@ def _first_face(
     with torch.no_grad():
         change = _polynomial(coefficients, time[:, None])
         leaves = (first + change < -tiny) & (across >= 0)
-        guess = torch.where(leaves, (first / -change.clamp(max=-tiny)).clamp(0, 1), 2.0)
+        # The parabola with the value and slope at 0 and the value at the end: a point that has just come in through a
+        # face may turn and leave through it, which the straight line would take for no way at all.
+        slope = coefficients[0] * time[:, None]
+        bend, value = change - slope, first.clamp(min=0)
+        root = (slope.square() - 4 * bend * value).clamp(min=0).sqrt()
+        falls = slope <= 0
+        guess = torch.where(
+            falls, 2 * value / (root - slope).clamp(min=tiny), (-slope - root) / (2 * bend.clamp(max=-tiny))
+        )
+        guess = torch.where(leaves, guess.clamp(0, 1), 2.0)
         fraction, face = guess.min(dim=1, keepdim=True)
         crosses = fraction[:, 0] <= 1
     own = [term.gather(1, face)[:, 0] for term in coefficients]
@@ -125,7 +135,7 @@ def flow_on_a_line(
     """The displacement after time 1, in closed form: x(t) = x + t v (e^(a t) - 1) / (a t) in an interval, which is left
     at t = (edge - x) / v * log(1 + z) / z with z = a (edge - x) / v.
     """
-    batch = max(x.shape[0], fields.shape[0])
+    batch = _checks.broadcast_batch("theta", fields.shape[0], "xy", x.shape[0])
     start = x[..., 0].expand(batch, -1)
     fields = fields[:, :, 0].expand(batch, -1, -1)
     cell, moved, left = locate(start[..., None], boxes), torch.zeros_like(start), torch.ones_like(start)

@@ -31,9 +31,7 @@ class Projective(MatrixTransform):
 
     def forward(self, theta: Tensor) -> Map:
         full = (self.dims + 1, self.dims + 1)
-        if isinstance(theta, Tensor) and theta.dim() == 3 and theta.shape[1:] == full:
-            return self.map(_checks.theta(theta, [full], type(self).__name__))
-        return super().forward(theta)
+        return self.map(_checks.theta(theta, self.theta_shapes(), type(self).__name__, beside=[full]))
 
     def matrix(self, theta: Tensor) -> Tensor:
         if theta.dim() == 3:

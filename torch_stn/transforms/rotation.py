@@ -85,6 +85,9 @@ def quaternion_matrix(quaternion: Tensor) -> Tensor:
     >>> quaternion_matrix(torch.tensor([[2.0, 0.0, 0.0, 0.0]])).tolist()
     [[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]]
     """
+    # A tiny one must not vanish in its square. Its length does not matter, so that of the scale needs no gradient.
+    scale = quaternion.detach().abs().amax(dim=-1, keepdim=True)
+    quaternion = quaternion / torch.where((scale > 0) & torch.isfinite(scale), scale, torch.ones_like(scale))
     squared = quaternion.square().sum(dim=-1)[:, None, None]
     turns = squared > 0
     _checks.every(turns, "theta", "a quaternion (w, x, y, z) that is not zero")

@@ -27,7 +27,7 @@ class SplineMap(Map):
         order: as in :class:`PolyharmonicSpline`; None is the thin plate.
         regularization: >= 0; above 0 the map passes near the q_k instead of through them.
     Gradients: to both sets of points.
-    Raises: ValueError where shapes differ, or a sample's p_k are too few, equal, or on one line or plane.
+    Raises: ValueError where shapes differ, or, on a CPU, a sample's p_k are too few, equal, or on one line or plane.
     Source: Bookstein 1989; Duchon 1977.
 
     Example:
@@ -56,7 +56,9 @@ class SplineMap(Map):
         # Apple's GPU has no float64.
         wide = torch.float32 if control_points.device.type == "mps" else torch.float64
         self.centres = control_points.to(wide)
-        if not torch.compiler.is_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(control_points):
+        # A GPU would have to be waited for.
+        seen = control_points.device.type == "cpu" and not torch.compiler.is_compiling()
+        if seen and not torch._C._functorch.is_functorch_wrapped_tensor(control_points):
             polyharmonic.check_centres("control_points", self.centres.detach(), self.order)
         self.weights = self._solve(sources.to(wide) - self.centres, regularization)
 

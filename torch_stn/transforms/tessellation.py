@@ -31,10 +31,9 @@ class Tessellation:
     def of_boxes(cls, boxes: Sequence[int]) -> "Tessellation":
         """Of ``boxes`` boxes along x, y[, z]."""
         d = len(boxes)
-        axes = [torch.tensor([-_FAR, *torch.linspace(-1, 1, n + 1, dtype=torch.float64).tolist(), _FAR]) for n in boxes]
-        axes = [axis.double() for axis in axes]
+        axes = [[-_FAR, *torch.linspace(-1, 1, n + 1, dtype=torch.float64).tolist(), _FAR] for n in boxes]
         nodes = {index: row for row, index in enumerate(product(*(range(n + 3) for n in boxes)))}
-        positions = [[axes[k][i].item() for k, i in enumerate(index)] for index in nodes]
+        positions = [[axes[k][i] for k, i in enumerate(index)] for index in nodes]
         corners = list(product(*(range(1, n + 2) for n in boxes)))
         inside = {index: row for row, index in enumerate(corners)}
         clamped = [inside[tuple(min(max(i, 1), n + 1) for i, n in zip(index, boxes, strict=True))] for index in nodes]
@@ -81,13 +80,10 @@ def locate(
     if d == 2:
         a, b = fractions[0] - 0.5, fractions[1] - 0.5
         return box * 4 + torch.where(a.abs() >= b.abs(), (a > 0).long(), 2 + (b > 0).long())
-    order = torch.stack(fractions, dim=-1).argsort(dim=-1, descending=True)
-    paths = list(permutations(range(d)))
-    table = torch.zeros(d**d, dtype=torch.long)
-    for row, path in enumerate(paths):
-        table[sum(axis * d**k for k, axis in enumerate(path))] = row
-    code = sum(order[..., k] * d**k for k in range(d))
-    return box * len(paths) + table.to(xy.device)[code]
+    if d == 1:
+        return box
+    first, second, third = torch.stack(fractions, dim=-1).argsort(dim=-1, descending=True).unbind(-1)
+    return box * 6 + 2 * first + (second > third).long()  # as permutations() counts
 
 
 def _corners(box: tuple[int, ...]) -> list[tuple[int, ...]]:

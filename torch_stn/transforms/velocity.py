@@ -106,8 +106,9 @@ class VelocityMap(FieldMap):
             or (kept.is_inference() and not torch.is_inference_mode_enabled())
         ):
             with torch.autocast(self.device.type, enabled=False):
-                self._field = exponential(self.velocity, squarings=self.squarings, align_corners=self.align_corners)
-        return self._field
+                kept = exponential(self.velocity, squarings=self.squarings, align_corners=self.align_corners)
+            self._field = kept
+        return kept
 
     @property
     def dtype(self) -> torch.dtype:
