@@ -17,8 +17,9 @@ from torch_stn.sampling.choose import choose
 from torch_stn.sampling.gradients import CoordinateGradient, ExactGradient, as_gradient
 from torch_stn.sampling.interpolation import Interpolation, as_interpolation, name_of
 from torch_stn.sampling.padding import PADDINGS, as_paddings
+from torch_stn.sampling.problem import problem_of
 from torch_stn.sampling.pyramid import Pyramid
-from torch_stn.sampling.read import PointsIn, problem_of, read, sampling_dtype
+from torch_stn.sampling.read import PointsIn, read, sampling_dtype
 
 TOGETHER = 2**16  # points of a sample that are read in one call
 Read = Callable[[PointsIn], Tensor]  # points in the units asked for, (N, *S, d) -> (N, C, *S)

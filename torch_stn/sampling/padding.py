@@ -10,7 +10,8 @@ A rule maps a coordinate that may lie outside to one inside; ``zeros`` has no ru
     reflection   F.grid_sample's: symmetric with align_corners=False, mirror with align_corners=True
 
 One word serves all axes; a sequence names one rule per axis, in the order of the points, (x, y[, z]).
-Slopes at the edges are F.grid_sample's: zero at and beyond the first and last pixel centre; ``wrap`` has no edge.
+Slopes at the edges are F.grid_sample's: nearest and bilinear reading clamp the folded coordinate, so the slope is zero
+between a border pixel's centre and its outer edge, and beyond under ``border``; ``wrap`` has no edge.
 
 With ``zeros``, EDGES says what becomes of a tap outside that serves a point near the border:
 

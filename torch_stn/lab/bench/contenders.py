@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,8 @@ from torch_stn.warping import warp
 
 OURS = "stn"
 Read = Callable[[Tensor, Tensor], Any]  # image, theta -> the picture read
+
+_LISTENERS = count()
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def _listening() -> Iterator[list[Problem]]:
     listener: Any = SimpleNamespace(UNITS="pixel", FUSED=False, why_not=why_not, not_by_default=why_not, sample=None)
     there = dict(BACKENDS)
     BACKENDS.clear()
-    BACKENDS.update({"listener": listener, **there})
+    BACKENDS.update({f"listener {next(_LISTENERS)}": listener, **there})  # a new name: `warp` remembers who served it
     try:
         yield heard
     finally:
