@@ -206,7 +206,7 @@ def compiled(row: str) -> None:
         return graph.forward
 
     quick = torch.compile(model, fullgraph=True, backend=backend, dynamic=True)
-    for batch in (8, 3, 11):  # the first unlike every other size: torch takes equal sizes for one
+    for batch in (11, 3, 13):  # the first unlike every other size: torch takes equal sizes for one
         torch.testing.assert_close(quick(*model.inputs(batch)), model(*model.inputs(batch)), rtol=1e-4, atol=1e-4)
     assert len(graphs) == 1, f"{len(graphs)} graphs for three batch sizes"
 
