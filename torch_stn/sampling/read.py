@@ -70,7 +70,8 @@ def read(
     in_size = tuple(image.shape[2:])
     if isinstance(points_in, MapPoints) and not return_mask and edge == "blend" and coordinate_gradient == "exact":
         words = isinstance(mode, str) and isinstance(padding_mode, str) and type(fill) in (float, int)
-        if words and image.numel() and not torch.compiler.is_compiling():
+        watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0  # sizes may be symbols
+        if words and image.numel() and not watched:
             how = (mode, padding_mode, fill, bool(align_corners), deterministic, backend, units)
             found = _straight(
                 tuple(BACKENDS), in_size, points_in.size, image.dtype, image.device.type, image.requires_grad, *how

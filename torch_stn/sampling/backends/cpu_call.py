@@ -70,7 +70,8 @@ def backward(
 
 def _plain(image: Tensor, source: Tensor, basis: Tensor | None, how: How) -> bool:
     """Whether nothing needs to be brought into another form, as for most calls: the way without detours."""
-    return basis is None and how.form in FORMS[:2] and image.is_contiguous() and source.is_contiguous()
+    alike = basis is None and how.form in FORMS[:2] and source.dtype == image.dtype
+    return alike and image.is_contiguous() and source.is_contiguous()
 
 
 @lru_cache(maxsize=1024)
