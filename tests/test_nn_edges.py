@@ -65,7 +65,7 @@ def test_families_whose_constructor_is_wrapped_take_their_dimension() -> None:
 
 def test_heads_inside_features_do_not_decay() -> None:
     inner = SpatialTransformer(LocalizationFC((1, 8, 8)), Affine())
-    outer = SpatialTransformer(nn.Sequential(inner, LocalizationFC((1, 8, 8))), Affine())
+    outer = SpatialTransformer(nn.Sequential(inner, LocalizationFC((1, 8, 8))), Affine(), in_shape=(1, 8, 8))
     groups = parameter_groups(outer, lr=1.0, weight_decay=0.1)
     still = {id(p) for group in groups if group["weight_decay"] == 0 for p in group["params"]}
     assert id(inner.head.weight) in still
