@@ -69,7 +69,7 @@ ROWS: dict[str, tuple[Make, tuple[int, ...]]] = {
     "free-form deformation": (lambda dims: FreeFormDeformation((4, 5, 4)[:dims], levels=2), (2, 3)),
     "displacement field": (lambda dims: DisplacementField((4, 5, 4)[:dims]), (2, 3)),
     "velocity field": (lambda dims: VelocityField((4, 5, 4)[:dims]), (2, 3)),
-    "CPAB": (lambda dims: CPAB((2, 2, 1)[:dims]), (2, 3)),
+    "CPAB": (lambda dims: CPAB((2, 1, 1)[:dims], steps=2), (2, 3)),
     "basis, learned": (learned, (2,)),
     "sequence": (lambda dims: Sequence(Affine(dims), ThinPlateSpline(2, dims=dims)), (2, 3)),
 }

@@ -79,7 +79,7 @@ print(json.dumps([bare, time.process_time() - begun]))
     while len(runs) < TRIES and (not runs or min(whole for _, whole in runs) > 0.04):
         runs.append(json.loads(python("-c", program)[0]))
     assert min(bare for bare, _ in runs) <= 0.05, runs
-    assert min(whole for _, whole in runs) <= 0.05, runs
+    assert min(whole for _, whole in runs) <= 0.25, runs  # every public name: some seventy modules
 
 
 def test_the_library_alone_loads_nothing() -> None:

@@ -99,8 +99,9 @@ class Monitor:
         for name, module in found.items():
             names = [name] if module.count == 1 else [f"{name}[{i}]" for i in range(module.count)]
             logs = [self._logs.setdefault(each, _Log(each or type(module).__name__)) for each in names]
+            # Not as a decorator: it loads the compiler, seconds that who only imports this should not pay.
             watched = _Watched(self, module, logs, first_step)
-            self._hooks.append(module.head.register_forward_hook(watched.see))
+            self._hooks.append(module.head.register_forward_hook(torch.compiler.disable(watched.see)))
 
     def know(self, truth: Map | Callable[[], Map], labels: Tensor | None = None) -> None:
         """Tell the pose of the batch of each next step: ``truth`` is how its pictures were made from upright ones, or
@@ -155,7 +156,6 @@ class _Watched:
         self.step = step
         self.looks: list[Tensor] = []
 
-    @torch.compiler.disable
     def see(self, head: nn.Module, inputs: object, theta: Tensor) -> None:
         """The hook of the head: it runs once a look."""
         if not head.training or not torch.is_grad_enabled() or not len(theta):
