@@ -267,7 +267,7 @@ def test_there_and_back_at_512_pixels_in_float32(name: str) -> None:
     theta, d = thetas(family).float(), family.dims
     map, xy = family(theta), inner_points(2, 20000, d, reach=1.0).float()
     error = (map.points(map.sources(xy)).double() - xy.double()) * 256
-    assert error.abs().max() < (1e-4 if d == 2 else 1.5e-4)
+    assert error.abs().max() < 1e-4
 
 
 def test_projective_in_space_is_the_division_by_w() -> None:
