@@ -107,7 +107,7 @@ def to_pixel(points: Tensor, in_size: Sequence[int], *, align_corners: bool = Fa
     >>> to_pixel(torch.tensor([[-1.0, 1.0]]), (4, 4)).tolist()
     [[-0.5, 3.5]]
     """
-    half, centre = (_row(half_extents(in_size, ac), points) for ac in (align_corners, True))
+    half, centre = (row_of(half_extents(in_size, ac), points) for ac in (align_corners, True))
     return torch.addcmul(centre, points, half)
 
 
@@ -117,7 +117,7 @@ def to_normalized(points: Tensor, in_size: Sequence[int], *, align_corners: bool
     >>> to_normalized(torch.tensor([[-0.5, 3.5]]), (4, 4)).tolist()
     [[-1.0, 1.0]]
     """
-    half, centre = (_row(half_extents(in_size, ac), points) for ac in (align_corners, True))
+    half, centre = (row_of(half_extents(in_size, ac), points) for ac in (align_corners, True))
     # align_corners=True over one pixel: every normalised point is the same pixel, so any unit serves.
     return (points - centre) / torch.where(half == 0, torch.ones_like(half), half)
 
@@ -133,6 +133,6 @@ def in_units(points: Tensor, have: str, wanted: str, in_size: Sequence[int], *, 
     return convert(points, in_size, align_corners=align_corners)
 
 
-def _row(numbers: Sequence[float], like: Tensor) -> Tensor:
+def row_of(numbers: Sequence[float], like: Tensor) -> Tensor:
     """(d,) made on the device itself: a CPU tensor copied there would break the capture of a CUDA graph."""
     return torch.stack([torch.full((), number, dtype=like.dtype, device=like.device) for number in numbers])

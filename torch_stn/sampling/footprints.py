@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torch_stn import _checks
-from torch_stn.coordinates import half_extents, to_normalized
+from torch_stn.coordinates import half_extents, row_of, to_normalized
 from torch_stn.sampling.antialias import MOST, Extent, Footprint, columns, extent, footprint, offsets, rows
 from torch_stn.sampling.choose import choose
 from torch_stn.sampling.gradients import CoordinateGradient, ExactGradient, as_gradient
@@ -167,11 +167,11 @@ def _mean_of_alike(call: _Call, read: Read, pyramid: Pyramid | None) -> Tensor:
         points, steps = call.points_in(units), call.foot.steps
         if pyramid is not None:
             factors, summands, pixels = pyramid.places(units)
-            points = torch.addcmul(_row(summands, points), points, _row(factors, points))
-            return points, steps * _row(pixels, steps)
+            points = torch.addcmul(row_of(summands, points), points, row_of(factors, points))
+            return points, steps * row_of(pixels, steps)
         if units == "normalized":
             pixels = [1 / half if half else 0.0 for half in half_extents(call.in_size, call.align_corners)]
-            steps = steps * _row(pixels, steps)
+            steps = steps * row_of(pixels, steps)
         return points, steps
 
     def probes(some: Sequence[Sequence[int]], units: str) -> Tensor:
@@ -207,11 +207,6 @@ class _Once:
 
 def _converted(points: Tensor, size: Sequence[int], align_corners: bool, units: str) -> Tensor:
     return points if units == "pixel" else to_normalized(points, size, align_corners=align_corners)
-
-
-def _row(numbers: Sequence[float], like: Tensor) -> Tensor:
-    """(d,) in the dtype and on the device of a tensor."""
-    return torch.tensor(numbers, dtype=like.dtype, device=like.device)
 
 
 def _most(antialias: bool | int, dims: int) -> int:

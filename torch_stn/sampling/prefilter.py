@@ -14,6 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from torch_stn.coordinates import row_of
 from torch_stn.sampling.interpolation import Interpolation
 from torch_stn.sampling.padding import PADDINGS
 from torch_stn.sampling.problem import Problem
@@ -42,8 +43,7 @@ def prefilter(image: Tensor, interpolation: Interpolation, problem: Problem) -> 
         if response:
             image = _filtered(image, image.dim() - 1 - axis, response[:reach], rule, margins[-1], problem)
     padded = replace(problem, in_size=tuple(image.shape[2:]), units="pixel")
-    shift = torch.stack([torch.full((), float(m), dtype=image.dtype, device=image.device) for m in margins])
-    return image, padded, shift
+    return image, padded, row_of(margins, image)
 
 
 def responses(interpolation: Interpolation, dims: int) -> list[list[float]]:
