@@ -89,12 +89,27 @@ def test_points_that_are_very_far_away(mode: str, dtype: torch.dtype, padding: s
         elif padding == "border":
             corners = image[0, :, [3, 0, 3, 3, 0], [4, 0, 2, 0, 4]]
             torch.testing.assert_close(values[0, :, [1, 3, 4]], corners[:, [1, 3, 4]])
-        else:
-            assert (values >= image.min()).all()
-            assert (values <= image.max()).all()
-        if padding != "reflection":
-            assert not pull_points[far.abs() > 1e6].any()
+        else:  # only -1e7 could still be found in the mirrors, and 3e9 beside it cannot
+            assert not values.any()
+            assert not pull_image.any()
+        assert not pull_points[far.abs() > 1e6].any()
         assert torch.isfinite(pull_points).all()
+
+
+@EVERY_BACKEND
+@pytest.mark.parametrize("padding", ["reflection", "symmetric", "mirror", "wrap"])
+def test_mirrors_are_looked_into_as_far_as_coordinates_tell(padding: str, backend: str | None) -> None:
+    if backend in ("cpu", "aten") and padding != "reflection":
+        pytest.skip(f"{backend} has no {padding} padding")
+    image = pictures(1, (4, 8), dtype=torch.float64)
+    far = [[3.0, 2.0], [3.0 + 16 * 2**20, 2.0 - 8 * 2**20], [3.0, 2.0**31]]
+    fill = 0.0 if backend == "aten" else 7.0  # the only one that it has
+    points = torch.tensor([far], dtype=torch.float64)
+    values = sample(image, points, padding_mode=padding, units="pixel", fill=fill, backend=backend)
+    torch.testing.assert_close(values[..., :1], image[:, :, 2, 3, None])
+    if padding != "mirror":  # whose period is 2 (n - 1)
+        torch.testing.assert_close(values[..., 1], values[..., 0])
+    assert (values[..., 2] == fill).all()
 
 
 @EVERY_BACKEND

@@ -16,7 +16,7 @@ from torch_stn.coordinates import as_list, in_units
 from torch_stn.sampling.interpolation import Interpolation, as_interpolation
 from torch_stn.sampling.prefilter import responses
 from torch_stn.sampling.problem import Problem, problem_of
-from torch_stn.sampling.read import read_batches
+from torch_stn.sampling.read import finite, read_batches
 from torch_stn.sampling.sample import sample
 from torch_stn.sampling.taps import axes_of, taps
 
@@ -122,7 +122,7 @@ def label_probabilities(
     shares = read_batches(image, where, interpolation, problem, partial(_shares, num_classes=num_classes))
     if shares.numel() == 0:
         shares = shares.expand(-1, num_classes, -1).to(where)
-    lost = ~torch.isfinite(where).all(dim=-1)[:, None]
+    lost = ~finite(where, problem, "pixel")[:, None]
     alone = torch.arange(num_classes, device=where.device)[:, None] == problem.fill
     shares = torch.where(lost, alone.to(where), shares)
     return shares.reshape(*shares.shape[:2], *points.shape[1:-1])

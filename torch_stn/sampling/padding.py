@@ -79,6 +79,11 @@ PADDINGS: dict[str, PaddingRule | None] = {
 }
 
 
+def folds(padding: Sequence[str]) -> bool:
+    """Whether an axis is mirrored or repeated beyond the image, so that a point far out may lie anywhere in it."""
+    return any(PADDINGS[name] not in (None, border) for name in padding)
+
+
 def as_paddings(padding_mode: str | Sequence[str], dims: int) -> tuple[str, ...]:
     """One name per axis, in the order (x, y[, z]); checked."""
     if isinstance(padding_mode, str):

@@ -13,7 +13,7 @@ from torch_stn.coordinates import as_list, half_extents, to_normalized
 from torch_stn.sampling.choose import BACKENDS, choose
 from torch_stn.sampling.gradients import CoordinateGradient, ExactGradient, as_gradient
 from torch_stn.sampling.interpolation import Interpolation, as_interpolation
-from torch_stn.sampling.padding import EDGES, as_paddings
+from torch_stn.sampling.padding import EDGES, as_paddings, folds
 from torch_stn.sampling.prefilter import prefilter
 from torch_stn.sampling.problem import Problem, problem_of
 
@@ -250,7 +250,7 @@ def read_batches(
         nothing = image.flatten()[:0].sum() + points.flatten()[:0].sum()
         return nothing.expand(0 if 0 in (n, m) else max(n, m), image.shape[1], points.shape[1])
     outside = None
-    if not surely_near(points):
+    if not surely_near(points, problem, units):
         if problem.fill != 0.0 or set(problem.padding) != {"zeros"}:
             outside = ~finite(points, problem, units)
         # Far outside: under zero padding that alone gives the value 0 and the gradient 0.
@@ -267,9 +267,16 @@ def read_batches(
 
 
 def finite(points: Tensor, problem: Problem, units: str) -> Tensor:
-    """Which points (m, M, d) are finite when they are counted in pixels: (m, M)."""
+    """Which points (m, M, d) have a place in the plane: (m, M). Where the image is folded or repeated, none farther out
+    than FAR pixels has: rounding alone would say where in the pattern it lies.
+    """
+    limit = FAR if folds(problem.padding) else torch.finfo(points.dtype).max
+    return (points.abs() <= limit / _pixels_per_unit(problem, units)).all(dim=-1)
+
+
+def _pixels_per_unit(problem: Problem, units: str) -> float:
     half = max(half_extents(problem.in_size, problem.align_corners)) if units == "normalized" else 1.0
-    return (points.abs() <= torch.finfo(points.dtype).max / max(half, 1.0)).all(dim=-1)
+    return max(half, 1.0)
 
 
 def brought_near(points: Tensor) -> Tensor:
@@ -277,8 +284,8 @@ def brought_near(points: Tensor) -> Tensor:
     return points.nan_to_num(nan=FAR, posinf=FAR, neginf=-FAR).clamp(-FAR, FAR)
 
 
-def surely_near(points: Tensor) -> bool:
-    """Whether a look at the values is cheap and shows that no point is NaN or beyond FAR: saves two passes on a CPU.
+def surely_near(points: Tensor, problem: Problem, units: str) -> bool:
+    """Whether a look at the values is cheap and shows that no point is NaN or FAR out: saves two passes on a CPU.
 
     A GPU would have to be waited for, and a compiled graph, a trace or a vmap has no values to look at.
     """
@@ -286,6 +293,7 @@ def surely_near(points: Tensor) -> bool:
         return False
     try:
         low, high = torch.aminmax(points.detach())
-        return low.item() >= -FAR and high.item() <= FAR  # NaN compares false
+        limit = FAR / _pixels_per_unit(problem, units)
+        return low.item() >= -limit and high.item() <= limit  # NaN compares false
     except RuntimeError:
         return False

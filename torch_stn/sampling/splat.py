@@ -164,7 +164,7 @@ def _splat_batches(
         # Nothing to give; still part of the graph, so that a backward pass through it works.
         nothing = values.flatten()[:0].sum() + points.flatten()[:0].sum()
         return nothing.expand(0 if 0 in (n, m) else max(n, m), channels, *problem.in_size).clone()
-    if not surely_near(points):
+    if not surely_near(points, problem, backend.UNITS):
         values = torch.where(finite(points, problem, backend.UNITS)[:, None], values, 0.0)
         points = brought_near(points)
         n = values.shape[0]

@@ -1,5 +1,6 @@
 // Pixel coordinates -> the cell that each point reads: index, fraction, and how the padding rule bent the slope.
 #pragma once
+#include <limits>
 #include <vector>
 
 #include "sources.h"
@@ -125,12 +126,14 @@ void place(const Frame<D>& f, int count, const Lane<T> (&x)[D], bool padded, Cel
     using V = Vec<T>;
     using I = IVec<T>;
     cells.bent = f.padding != ZEROS && K::taps > 1;
+    // Where the image is mirrored, rounding alone would say what a point farther out reads: it counts as infinite.
+    const V far = splat<T>(f.padding == REFLECTION ? (T)(1 << 30) : std::numeric_limits<T>::max());
     for (int v = 0; v < count; v += Simd<T>::lanes) {
         I finite = I{} - 1, cell[D];
         V at[D];
         for (int i = 0; i < D; i++) {
             at[i] = load(&x[i][v]);
-            finite &= (at[i] - at[i]) == V{};
+            finite &= (at[i] <= far) & (at[i] >= -far);
         }
         const bool all_finite = !any<T>(~finite);
         for (int i = 0; i < D; i++) {
