@@ -29,9 +29,8 @@ CONFIG = Config(
 
 # Chosen on 600 digits held out of the 4,000, never on the test digits.
 RUNS = (
-    # It does not fit its digits in this time: as fast as it goes, with nothing that holds it back.
-    replace(CONFIG, model="fcn", learning_rate=5e-3, label_smoothing=0.0),
-    # It does, so weights decay.
+    # Held-out error after 8,000 steps by weight decay 0 / 0.05 / 0.1 / 0.3: 7.25, 6.58, 6.32, 7.47 %.
+    replace(CONFIG, model="fcn", learning_rate=5e-3, label_smoothing=0.0, weight_decay=0.1),
     replace(CONFIG, model="st-fcn", width=128, learning_rate=2e-3, localization_rate=2.0, weight_decay=0.3),
     replace(CONFIG, model="st-cnn", batch_size=128, seconds=65.0),
 )
