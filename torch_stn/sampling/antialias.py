@@ -112,8 +112,8 @@ def _footprint(xp: Any, columns: Any, in_size: Sequence[int], most: int) -> tupl
     """Steps, counts and level of a Footprint, by torch or by numpy: ``xp`` and what it computes with."""
     columns = xp.clip(xp.nan_to_num(columns, nan=0.0, posinf=0.0, neginf=0.0), -FAR, FAR)
     squares = xp.clip((columns * columns).sum(axis=-1), 1e-12, None)
-    fixed = [each.detach() if xp is torch else each for each in (columns, squares)]
-    level = _level(xp, *fixed, in_size, most)
+    fixed = (columns.detach(), squares.detach()) if xp is torch else (columns, squares)
+    level = _level(xp, fixed[0], fixed[1], in_size, most)
     cells = xp.exp2(level)[..., None]
     # In units of 1/12 pixel^2 the variances are: of a column `squares`, of a level's box and tent 3 cells^2 - 1, of the
     # tent of the image itself 2. What the level does not bring, the probes must.
