@@ -168,8 +168,8 @@ def _medians(
             start = time.perf_counter()
             with torch.set_grad_enabled(backward):
                 values = others[name]() if name in others else WAYS[name](image, family(theta), size)
-            if backward:
-                torch.autograd.grad(values.sum(), (image, theta), allow_unused=True)
+                if backward:
+                    torch.autograd.grad(values.sum(), (image, theta), allow_unused=True)
             if turn >= 3:
                 times[name].append(1e3 * (time.perf_counter() - start))
     return {name: statistics.median(values) for name, values in times.items()}
