@@ -94,9 +94,9 @@ def footprint(columns: Tensor, in_size: Sequence[int], most: int) -> Footprint:
     """
     if _few_plain_numbers(columns):  # numpy takes a third of the time that torch takes for as little as this
         given = columns.detach().numpy()
-        found = _footprint(np, given, in_size, most)
+        found = _footprint(np, np.where(np.isfinite(given), given, 0), in_size, most)
         return Footprint(*[torch.from_numpy(each.astype(given.dtype, copy=False)) for each in found])
-    return Footprint(*_footprint(torch, columns, in_size, most))
+    return Footprint(*_footprint(torch, columns.nan_to_num(0.0, 0.0, 0.0), in_size, most))
 
 
 def _few_plain_numbers(columns: Tensor) -> bool:
@@ -110,23 +110,25 @@ def _few_plain_numbers(columns: Tensor) -> bool:
 
 def _footprint(xp: Any, columns: Any, in_size: Sequence[int], most: int) -> tuple[Any, Any, Any]:
     """Steps, counts and level of a Footprint, by torch or by numpy: ``xp`` and what it computes with."""
-    columns = xp.clip(xp.nan_to_num(columns, nan=0.0, posinf=0.0, neginf=0.0), -FAR, FAR)
-    squares = xp.clip((columns * columns).sum(axis=-1), 1e-12, None)
+    at_least, at_most = (torch.clamp_min, torch.clamp_max) if xp is torch else (np.maximum, np.minimum)
+    columns = at_most(at_least(columns, -FAR), FAR)
+    squares = at_least((columns * columns).sum(axis=-1), 1e-12)
     fixed = (columns.detach(), squares.detach()) if xp is torch else (columns, squares)
     level = _level(xp, fixed[0], fixed[1], in_size, most)
     cells = xp.exp2(level)[..., None]
     # In units of 1/12 pixel^2 the variances are: of a column `squares`, of a level's box and tent 3 cells^2 - 1, of the
     # tent of the image itself 2. What the level does not bring, the probes must.
     own = 3 * (cells * cells - 1)
-    left = xp.clip(squares - own, 0, None) + own * (LEAST**2 / 3)
+    left = at_least(squares - own, 0) + own * (LEAST**2 / 3)
     long = xp.sqrt(squares)
-    spread = xp.clip((long - PLAIN) / (FULL - PLAIN), 0, 1) * xp.sqrt(xp.minimum(left, squares) / squares)
+    ramp = at_most(at_least((long - PLAIN) / (FULL - PLAIN), 0), 1)
+    spread = ramp * xp.sqrt(xp.minimum(left, squares) / squares)
     length = spread * long / cells
     length = length.detach() if xp is torch else length
-    counts = xp.where(length > TWO, xp.clip(xp.ceil(length / APART), 3, None), 1 + 1.0 * (length > 2 * LEAST))
-    counts = xp.clip(counts, None, most)
+    counts = xp.where(length > TWO, at_least(xp.ceil(length / APART), 3), 1 + 1.0 * (length > 2 * LEAST))
+    counts = at_most(counts, most)
     # k points a step apart have the variance step^2 (k^2 - 1) / 12, a continuous stretch length^2 / 12.
-    gaps = xp.sqrt(xp.clip(counts * counts - 1, 1, None))
+    gaps = xp.sqrt(at_least(counts * counts - 1, 1))
     return columns * (spread / gaps)[..., None], counts, level
 
 
