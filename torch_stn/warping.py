@@ -72,8 +72,9 @@ def warp(
     """Warp the image by a map: V(xy) = U(T_theta(xy)) at every pixel centre xy of an output of ``size``.
 
     Convention: theta maps output points to input points, in [-1, 1] (torch_stn.coordinates). Coordinates are the base
-    pixel plus a displacement that is exactly zero at the identity. (The aten backend passes them through float32
-    in [-1, 1]: up to 6e-8 n pixels off on an axis of n; it steps back beyond 2,048.) A batch of one serves any batch.
+    pixel plus a displacement that is exactly zero at the identity. (The aten backend, which serves where there are no
+    C++ kernels, passes them through [-1, 1]: in float32 up to 6e-8 n pixels off on an axis of n, and it steps back
+    beyond 2,048; in float64 less than 1e-12.) A batch of one serves any batch.
 
     Args:
         map: what ``Affine()(theta)`` and its kin return, an inverse, a composition.
