@@ -131,7 +131,8 @@ COST = (((1, 1, 512, 512), 8), ((1, 3, 1024, 1024), 8), ((8, 3, 512, 512), 8), (
 def cost(repeats: str = "40") -> None:
     """ms, in turns, forward without a graph and then forward + backward to image and theta.
 
-    First deciles, as other work may share the machine. In brackets the multiples of `F.grid_sample(x, F.affine_grid(theta))`, as users write it, and of plain `warp`.
+    First deciles, as other work may share the machine. In brackets the multiples of
+    `F.grid_sample(x, F.affine_grid(theta))`, as users write it, and of plain `warp`.
     """
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     for backward in (False, True):
