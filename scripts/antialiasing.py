@@ -125,33 +125,53 @@ def quality(n: int = 256) -> None:
         print("|", name, "|", " | ".join(f"{-10 * math.log10(error):.1f}" for error in errors), "|", flush=True)
 
 
-def cost(repeats: int = 15) -> None:
-    """Medians in ms at 1/8, in turns; plain is F.grid_sample of F.affine_grid, as users write it."""
-    threads = torch.get_num_threads()
-    print(f"torch {torch.__version__}, {threads} threads")
-    for shape, shrunk in (((1, 1, 512, 512), 8), ((1, 3, 1024, 1024), 8), ((8, 3, 512, 512), 8), ((1, 3, 512, 512), 1)):
-        image = torch.rand(shape)
-        size = (shape[2] // shrunk, shape[3] // shrunk)
-        theta = torch.eye(2, 3).expand(shape[0], 2, 3) * (8 / shrunk)
-        map = Affine()(theta)
+COST = (((1, 1, 512, 512), 8), ((1, 3, 1024, 1024), 8), ((8, 3, 512, 512), 8), ((1, 3, 512, 512), 1))
 
-        def plain(image: Tensor, map: Map, size: Size, theta: Tensor = theta) -> Tensor:
-            grid = F.affine_grid(theta, [len(theta), image.shape[1], *size], align_corners=False)
-            return F.grid_sample(image, grid, align_corners=False)
 
-        ways: dict[str, Way] = {"F.grid_sample": plain, **{k: w for k, w in WAYS.items() if "EWA" not in k}}
-        if shrunk == 1:
-            ways.pop("8 x 8 samples")
-        times: dict[str, list[float]] = {name: [] for name in ways}
-        for turn in range(repeats + 3):
-            for name, way in ways.items():
-                start = time.perf_counter()
-                way(image, map, size)
-                if turn >= 3:
-                    times[name].append(1e3 * (time.perf_counter() - start))
-        middle = {name: statistics.median(values) for name, values in times.items()}
-        row = [f"{name} {ms:.2f} ({ms / middle['F.grid_sample']:.1f}x)" for name, ms in middle.items()]
-        print(shape, "->", size, ": ", "; ".join(row), flush=True)
+def cost(repeats: str = "40") -> None:
+    """ms, in turns, forward without a graph and then forward + backward to image and theta.
+
+    First deciles, as other work may share the machine. In brackets the multiples of
+    `F.grid_sample(x, F.affine_grid(theta))`, as users write it, and of plain `warp`.
+    """
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    for backward in (False, True):
+        names = ["F.grid_sample", *(name for name in WAYS if "EWA" not in name), "image.sum()"]
+        names = [name for name in names if not (backward and name in ("trilinear mips", "8 x 8 samples"))]
+        print("forward + backward" if backward else "forward")
+        print("|", " | ".join(["image -> output", *names]), "|")
+        print("|---" * (len(names) + 1) + "|")
+        for shape, shrunk in COST:
+            found = _quick(names, shape, shrunk, int(repeats), backward=backward)
+            plain, ours = found["F.grid_sample"], found["bilinear"]
+            cells = [f"{ms:.2f} ({ms / plain:.1f}x, {ms / ours:.1f}x)" for ms in found.values()]
+            print("|", *shape, "->", shape[2] // shrunk, "|", " | ".join(cells), "|", flush=True)
+
+
+def _quick(names: list[str], shape: tuple[int, ...], shrunk: int, repeats: int, *, backward: bool) -> dict[str, float]:
+    """ms of each way, the quickest tenth, all of them in turns on one image."""
+    torch.manual_seed(0)
+    image = torch.rand(shape, requires_grad=backward)
+    size = (shape[2] // shrunk, shape[3] // shrunk)
+    theta = (torch.eye(2, 3).expand(shape[0], 2, 3) * (8 / shrunk)).clone().requires_grad_(backward)
+
+    def plain() -> Tensor:
+        grid = F.affine_grid(theta, [len(theta), image.shape[1], *size], align_corners=False)
+        return F.grid_sample(image, grid, align_corners=False)
+
+    family = Affine()
+    others: dict[str, Callable[[], Tensor]] = {"F.grid_sample": plain, "image.sum()": lambda: image.sum()}
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(repeats + 3):
+        for name in names:
+            start = time.perf_counter()
+            with torch.set_grad_enabled(backward):
+                values = others[name]() if name in others else WAYS[name](image, family(theta), size)
+                if backward:
+                    torch.autograd.grad(values.sum(), (image, theta), allow_unused=True)
+            if turn >= 3:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.quantiles(values, n=10)[0] for name, values in times.items()}
 
 
 def picture(path: str, n: int = 512) -> None:

@@ -25,6 +25,8 @@ Made by `python scripts/support.py`, which does what each cell says; `make test`
 Paddings: reading outside equals reading from a picture padded by numpy. Gradients, double backward: `gradcheck`,
 `gradgradcheck`. jvp: against differences. compile: one graph for batches of 11, 3 and 13. export: any batch.
 ONNX: opset 20, any batch, against onnxruntime. Backends: against `reference`, in 1-D, 2-D and 3-D.
+Of interpolations, compile, export and ONNX are checked in 2-D, of nearest and bilinear in 3-D too (not in 1-D, where
+no map warps).
 Transforms are checked in 2-D and in 3-D; boxes, compile, export and ONNX in 2-D where they have it.
 
 """

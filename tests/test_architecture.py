@@ -43,7 +43,9 @@ MAY_IMPORT = {
     "sampling.backends.cpu_operator": KERNELS,
     "sampling.choose": f"{FOUNDATION} {RULES} sampling.backends",
     "sampling.read": f"{FOUNDATION} {RULES} sampling.choose sampling.gradients",
-    "sampling.footprints": f"{FOUNDATION} {RULES} sampling.read sampling.choose sampling.gradients",
+    "sampling.affine_footprints": f"{FOUNDATION} {RULES} sampling.read",
+    "sampling.footprints": f"{FOUNDATION} {RULES} sampling.read sampling.choose sampling.gradients "
+    "sampling.affine_footprints",
     "sampling.sample": f"{FOUNDATION} {RULES} sampling.read sampling.gradients sampling.footprints",
     "sampling.splat": f"{FOUNDATION} {RULES} sampling.read sampling.choose",
     "sampling.slopes": f"{FOUNDATION} {RULES} sampling.read sampling.backends.reference",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torch_stn.coordinates import base_axis
+from torch_stn.coordinates import base_axis, base_pixel_axis, half_extents
 
 W_EPS = 1e-6  # a homography point with w <= W_EPS is outside the image
 
@@ -113,6 +113,26 @@ def points(
     grid = torch.stack(torch.meshgrid(*reversed(base), indexing="ij")[::-1], dim=-1)
     scales = torch.stack([torch.full_like(base[0][0], s) for s in scale])
     return torch.addcmul(grid, moved, scales)
+
+
+def points_in(
+    form: Lowered,
+    units: str,  # "pixel" | "normalized"
+    *,
+    size: Sequence[int],
+    in_size: Sequence[int],
+    align_corners: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:  # (N, *size, d)
+    """Where every output pixel reads in an image of ``in_size``, in the units asked for."""
+    how = {"align_corners": align_corners, "dtype": dtype, "device": device}
+    if units == "pixel":
+        base = [base_pixel_axis(*pair, **how) for pair in zip(size, in_size, strict=True)]  # type: ignore[arg-type]
+        scale = half_extents(in_size, align_corners)
+    else:
+        base, scale = [base_axis(n, **how) for n in size], [1.0] * len(size)  # type: ignore[arg-type]
+    return points(form, size, base[::-1], scale, align_corners=align_corners)
 
 
 def _affine_planes(

@@ -11,7 +11,6 @@ from typing import Literal, overload
 from torch import Tensor
 
 from torch_stn import _checks, lowered
-from torch_stn.coordinates import base_axis, base_pixel_axis, half_extents
 from torch_stn.sampling.antialias import affine_columns
 from torch_stn.sampling.footprints import read_footprints
 from torch_stn.sampling.gradients import CoordinateGradient
@@ -73,8 +72,9 @@ def warp(
     """Warp the image by a map: V(xy) = U(T_theta(xy)) at every pixel centre xy of an output of ``size``.
 
     Convention: theta maps output points to input points, in [-1, 1] (torch_stn.coordinates). Coordinates are the base
-    pixel plus a displacement that is exactly zero at the identity. (The aten backend passes them through float32
-    in [-1, 1]: up to 6e-8 n pixels off on an axis of n; it steps back beyond 2,048.) A batch of one serves any batch.
+    pixel plus a displacement that is exactly zero at the identity. (The aten backend, which serves where there are no
+    C++ kernels, passes them through [-1, 1]: in float32 up to 6e-8 n pixels off on an axis of n, and it steps back
+    beyond 2,048; in float64 less than 1e-12.) A batch of one serves any batch.
 
     Args:
         map: what ``Affine()(theta)`` and its kin return, an inverse, a composition.
@@ -105,18 +105,14 @@ def warp(
     size = in_size if size is None else _checks.size(size, dims, None)
     form = map.lower(size, align_corners=align_corners)
 
-    def points_of(form: lowered.Lowered, units: str) -> Tensor:
-        """Where a form reads, in the units that the backend prefers."""
-        dtype, device = sampling_dtype(image), image.device
-        if units == "pixel":
-            pairs = zip(size, in_size, strict=True)
-            base = [base_pixel_axis(*pair, align_corners=align_corners, dtype=dtype, device=device) for pair in pairs]
-            scale = half_extents(in_size, align_corners)
-        else:
-            base = [base_axis(n, align_corners=align_corners, dtype=dtype, device=device) for n in size]
-            scale = [1.0] * dims
-        return lowered.points(form, size, base[::-1], scale, align_corners=align_corners)
-
+    points_of = partial(
+        lowered.points_in,
+        size=size,
+        in_size=in_size,
+        align_corners=align_corners,
+        dtype=sampling_dtype(image),
+        device=image.device,
+    )
     serve = read
     if antialias is not False:
         jacobian = None

@@ -16,10 +16,14 @@ the parallelogram. docs/antialiasing.md has the measurements that the constants 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from torch_stn.coordinates import row_of
 from torch_stn.sampling.pyramid import top_level
 
 MOST = {1: 8, 2: 8, 3: 3}  # probes along one output axis, by dims, unless asked for otherwise
@@ -31,6 +35,7 @@ ONE = 1.75  # cells that a single probe covers, where no more are allowed
 TWO = 2.1  # cells that two probes cover
 APART = 1.55  # cells that each of three probes or more covers
 LEAST = 1e-2  # cells: what probes cover where a level alone is wide enough; up to twice this they are one
+FEW = 2**10  # numbers
 FAR = 1e6  # pixels: a longer column is as good as endless, and its powers still fit a float32
 
 
@@ -52,11 +57,17 @@ def affine_columns(
 ) -> Tensor:
     """The Jacobian's columns of an affine map: (N, [1,] 1, 1, d, d), [..., j, i] pixels along i per output pixel j."""
     d, less = len(size), int(align_corners)
-    rows = []
-    for j, m in enumerate(reversed(size)):
-        scales = [(n - less) / max(m - less, 1) for n in reversed(in_size)]
-        rows.append(torch.stack([matrix[:, i, j] * scale for i, scale in enumerate(scales)], dim=-1))
-    return torch.stack(rows, dim=-2).reshape(-1, *[1] * d, d, d)
+    # Pixels of the image per pixel of the output, down: output axes, across: image axes.
+    scales = [[(n - less) / max(m - less, 1) for n in reversed(in_size)] for m in reversed(size)]
+    linear = matrix[..., :d].transpose(1, 2)
+    return (linear * table(scales, matrix)).reshape(-1, *[1] * d, d, d)
+
+
+def table(numbers: Sequence[Sequence[float]], like: Tensor) -> Tensor:
+    """Rows of numbers as a tensor, made where ``like`` is: a copy to a GPU would break the capture of a CUDA graph."""
+    if like.device.type == "cpu" and not torch.compiler.is_compiling():  # where numbers may be symbols
+        return torch.tensor(numbers, dtype=like.dtype, device=like.device)
+    return torch.stack([row_of(row, like) for row in numbers])
 
 
 def columns(points: Tensor) -> Tensor:
@@ -81,48 +92,70 @@ def footprint(columns: Tensor, in_size: Sequence[int], most: int) -> Footprint:
 
     Level and number are steps and carry no gradient; the distance does. Columns that are not finite count as zero.
     """
-    columns = torch.where(torch.isfinite(columns), columns, torch.zeros_like(columns)).clamp(-FAR, FAR)
-    squares = columns.square().sum(dim=-1).clamp(min=1e-12)
-    level = _level(columns.detach(), squares.detach(), in_size, most)
-    cells = torch.exp2(level)[..., None]
+    if _few_plain_numbers(columns):  # numpy takes a third of the time that torch takes for as little as this
+        given = columns.detach().numpy()
+        found = _footprint(np, np.where(np.isfinite(given), given, 0), in_size, most)
+        return Footprint(*[torch.from_numpy(each.astype(given.dtype, copy=False)) for each in found])
+    return Footprint(*_footprint(torch, columns.nan_to_num(0.0, 0.0, 0.0), in_size, most))
+
+
+def _few_plain_numbers(columns: Tensor) -> bool:
+    """Whether columns hold few values, that can be looked at, and of which no derivative is asked."""
+    if torch.compiler.is_compiling() or torch.jit._trace.is_tracing() or columns.device.type != "cpu":
+        return False
+    if columns.requires_grad or columns.numel() > FEW or torch._C._len_torch_dispatch_stack() > 0:
+        return False
+    return not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0
+
+
+def _footprint(xp: Any, columns: Any, in_size: Sequence[int], most: int) -> tuple[Any, Any, Any]:
+    """Steps, counts and level of a Footprint, by torch or by numpy: ``xp`` and what it computes with."""
+    at_least, at_most = (torch.clamp_min, torch.clamp_max) if xp is torch else (np.maximum, np.minimum)
+    columns = at_most(at_least(columns, -FAR), FAR)
+    squares = at_least((columns * columns).sum(axis=-1), 1e-12)
+    fixed = (columns.detach(), squares.detach()) if xp is torch else (columns, squares)
+    level = _level(xp, fixed[0], fixed[1], in_size, most)
+    cells = xp.exp2(level)[..., None]
     # In units of 1/12 pixel^2 the variances are: of a column `squares`, of a level's box and tent 3 cells^2 - 1, of the
     # tent of the image itself 2. What the level does not bring, the probes must.
-    own = 3 * (cells.square() - 1)
-    left = torch.where(own > 0, (squares - own).clamp(min=0) + (LEAST * cells).square(), squares)
-    ramp = ((squares.sqrt() - PLAIN) / (FULL - PLAIN)).clamp(0, 1)
-    spread = ramp * (torch.minimum(left, squares) / squares).sqrt()
-    length = (spread * squares.sqrt()).detach() / cells
-    counts = torch.where(length <= TWO, 2.0, (length / APART).ceil().clamp(min=3))
-    counts = torch.where(length <= 2 * LEAST, 1.0, counts).clamp(max=most)
+    own = 3 * (cells * cells - 1)
+    left = at_least(squares - own, 0) + own * (LEAST**2 / 3)
+    long = xp.sqrt(squares)
+    ramp = at_most(at_least((long - PLAIN) / (FULL - PLAIN), 0), 1)
+    spread = ramp * xp.sqrt(xp.minimum(left, squares) / squares)
+    length = spread * long / cells
+    length = length.detach() if xp is torch else length
+    counts = xp.where(length > TWO, at_least(xp.ceil(length / APART), 3), 1 + 1.0 * (length > 2 * LEAST))
+    counts = at_most(counts, most)
     # k points a step apart have the variance step^2 (k^2 - 1) / 12, a continuous stretch length^2 / 12.
-    steps = spread / (counts.square() - 1).clamp(min=1).sqrt()
-    return Footprint(columns * steps[..., None], counts, level)
+    gaps = xp.sqrt(at_least(counts * counts - 1, 1))
+    return columns * (spread / gaps)[..., None], counts, level
 
 
-def _level(columns: Tensor, squares: Tensor, in_size: Sequence[int], most: int) -> Tensor:
+def _level(xp: Any, columns: Any, squares: Any, in_size: Sequence[int], most: int) -> Any:
     """The pyramid level (...) whose cells fit the footprint's narrow side, coarser where `most` probes are too few."""
-    narrow = torch.minimum(_thickness(columns, squares), squares.amin(dim=-1)).sqrt()
-    long = squares.amax(dim=-1).sqrt()
-    by_width = torch.where(narrow < FIRST, 0.0, (narrow / CELLS).log2().floor())
+    narrow = xp.minimum(_thickness(xp, columns, squares), xp.amin(squares, axis=-1))  # squared, as what follows
+    by_width = xp.floor(xp.log2(xp.clip(narrow / CELLS**2, 1, None)) / 2) * (narrow >= FIRST**2)
     covered = {1: ONE, 2: TWO}.get(most, APART * most)
-    by_count = (long / covered).log2().ceil()
-    return torch.maximum(by_width, by_count).clamp(0, top_level(in_size))
+    by_count = xp.ceil(xp.log2(xp.amax(squares, axis=-1) / covered**2) / 2)
+    return xp.clip(xp.maximum(by_width, by_count), 0, top_level(in_size))
 
 
-def _thickness(columns: Tensor, squares: Tensor) -> Tensor:
+def _thickness(xp: Any, columns: Any, squares: Any) -> Any:
     """The harmonic mean of the squared singular values of columns (..., d, d): near the least one where they differ."""
     d = columns.shape[-1]
     if d == 1:
         return squares[..., 0]
     if d == 2:
-        a, b = columns.unbind(dim=-2)
-        volume, cofactors = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0], squares.sum(dim=-1)
+        volume = columns[..., 0, 0] * columns[..., 1, 1] - columns[..., 0, 1] * columns[..., 1, 0]
+        cofactors = squares.sum(axis=-1)
     else:
-        a, b, c = columns.unbind(dim=-2)
-        normals = [torch.linalg.cross(*pair) for pair in ((a, b), (b, c), (c, a))]
-        volume = (normals[0] * c).sum(dim=-1)
-        cofactors = torch.stack([normal.square().sum(dim=-1) for normal in normals]).sum(dim=0)
-    return d * volume.square() / cofactors.clamp(min=1e-30)
+        cross = torch.linalg.cross if xp is torch else np.cross
+        a, b, c = (columns[..., j, :] for j in range(3))
+        normals = [cross(*pair) for pair in ((a, b), (b, c), (c, a))]
+        volume = (normals[0] * c).sum(axis=-1)
+        cofactors = sum((normal * normal).sum(axis=-1) for normal in normals)
+    return d * volume * volume / xp.clip(cofactors, 1e-30, None)
 
 
 @dataclass(frozen=True)

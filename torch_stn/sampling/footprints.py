@@ -10,8 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_stn import _checks
+from torch_stn import _checks, lowered
 from torch_stn.coordinates import half_extents, row_of, to_normalized
+from torch_stn.sampling.affine_footprints import (
+    AffineMaps,
+    Serve,
+    by_groups,
+    groups_of,
+    mean_of_image,
+    mean_of_level,
+    served,
+)
 from torch_stn.sampling.antialias import MOST, Extent, Footprint, columns, extent, footprint, offsets, rows
 from torch_stn.sampling.choose import choose
 from torch_stn.sampling.gradients import CoordinateGradient, ExactGradient, as_gradient
@@ -19,7 +28,7 @@ from torch_stn.sampling.interpolation import Interpolation, as_interpolation, na
 from torch_stn.sampling.padding import PADDINGS, as_paddings
 from torch_stn.sampling.problem import problem_of
 from torch_stn.sampling.pyramid import Pyramid
-from torch_stn.sampling.read import PointsIn, read, sampling_dtype
+from torch_stn.sampling.read import MapPoints, PointsIn, read, sampling_dtype
 
 TOGETHER = 2**16  # points of a sample that are read in one call
 Read = Callable[[PointsIn], Tensor]  # points in the units asked for, (N, *S, d) -> (N, C, *S)
@@ -39,7 +48,8 @@ class _Call:
     fill: float
     edge: str
     align_corners: bool
-    serve: Callable[..., Any]  # `read` with the options that are the same for image, mask and pyramids
+    serve: Serve
+    affine: AffineMaps | None = None  # where all pixels ask for the same of an affine map
 
 
 def read_footprints(
@@ -89,20 +99,46 @@ def read_footprints(
     serve = partial(read, out_size=out, mode=mode, deterministic=deterministic)
     given, points_in = points_in, _Once(points_in)
     spanned = columns(points_in("pixel")) if jacobian is None else jacobian
-    foot = needs = None
+    foot = None
     if image.numel() > 0 and spanned.numel() > 0:
         foot = footprint(spanned, in_size, most)
-        needs = extent(foot, in_size, most)
-    if foot is None or needs is None or needs.plain:
-        how: dict[str, Any] = {"padding_mode": padding, "fill": fill, "edge": edge, "align_corners": align_corners}
+    how: dict[str, Any] = {"padding_mode": padding, "fill": fill, "edge": edge, "align_corners": bool(align_corners)}
+    plain = partial(serve, units=units, return_mask=return_mask, backend=backend, **how)
+    if foot is None:
+        return plain(image, given)
+    nothing = Extent([1] * len(in_size), (0, 0), alike=True)
+    call = _Call(points_in, units, in_size, tuple(out), foot, nothing, padding, fill, edge, bool(align_corners), serve)
+    means = partial(_means, return_mask=return_mask, backend=backend)
+    if jacobian is not None and isinstance(given, MapPoints) and isinstance(given.form, lowered.Matrix):
+        groups = groups_of(foot)
+        if groups is not None and (served(padding, edge) or not any(level for _, level in groups)):
+            matrix, steps = given.form.matrix.to(spanned.dtype), foot.steps.flatten(1, -3)[:, 0]
+            return by_groups(image, matrix, steps, groups, partial(_affine, call, given, plain, means))
+    needs = extent(foot, in_size, most)
+    if needs.plain:
         # As they were given: a backend that reads through the map itself then does here what it does without antialias.
-        return serve(image, given, units, return_mask=return_mask, backend=backend, **how)
-    call = _Call(points_in, units, in_size, tuple(out), foot, needs, padding, fill, edge, bool(align_corners), serve)
+        return plain(image, given)
+    return means(replace(call, needs=needs), image)
+
+
+def _affine(
+    call: _Call, given: MapPoints, plain: Callable[..., Any], means: Callable[..., Any], image: Tensor, maps: AffineMaps
+) -> Any:
+    """What `read_footprints` gives, for samples that all ask for the same of affine maps."""
+    needs = Extent(list(maps.counts), (maps.level, maps.level), alike=True)
+    if needs.plain:
+        return plain(image, replace(given, form=lowered.Matrix(maps.matrix)))
+    return means(replace(call, needs=needs, affine=maps), image)
+
+
+def _means(call: _Call, image: Tensor, *, return_mask: bool, backend: str | None) -> Tensor | tuple[Tensor, Tensor]:
+    """The means of the image, in its dtype; with ``return_mask`` also their coverage."""
     values = _values(call, image.to(sampling_dtype(image)), backend).to(image.dtype)
     if not return_mask:
         return values
-    ones = torch.ones(1, 1, *in_size, dtype=sampling_dtype(image), device=image.device)
-    covered = replace(call, padding=("zeros",) * len(in_size), fill=0.0, edge=edge if "zeros" in padding else "blend")
+    ones = torch.ones(1, 1, *call.in_size, dtype=sampling_dtype(image), device=image.device)
+    edge = call.edge if "zeros" in call.padding else "blend"
+    covered = replace(call, padding=("zeros",) * len(call.in_size), fill=0.0, edge=edge)
     mask = _values(covered, ones, None).clamp(0, 1).to(image.dtype)
     return values, mask.expand(values.shape[0], *[-1] * (mask.dim() - 1))
 
@@ -111,6 +147,8 @@ def _values(call: _Call, image: Tensor, backend: str | None) -> Tensor:
     """The means of the image, (N, C, *out)."""
     if call.needs.levels == (0, 0):
         how = {"padding_mode": call.padding, "fill": call.fill, "edge": call.edge, "align_corners": call.align_corners}
+        if call.affine is not None:
+            return mean_of_image(image, call.affine, call.out_size, call.serve, backend=backend, **how)
         return _mean(
             call, lambda points: call.serve(image, points, call.units, return_mask=False, backend=backend, **how)
         )
@@ -125,6 +163,16 @@ def _values(call: _Call, image: Tensor, backend: str | None) -> Tensor:
 
 def _pyramid_mean(call: _Call, picture: Tensor, backend: str | None) -> Tensor:
     """The means of a picture from its pyramid; beyond the image it is 0 where there is no rule."""
+    if call.affine is not None:
+        return mean_of_level(
+            picture,
+            call.affine,
+            call.out_size,
+            call.serve,
+            padding=call.padding,
+            align_corners=call.align_corners,
+            backend=backend,
+        )
     rules, extend = [PADDINGS[name] for name in call.padding], call.edge == "extend"
     pyramid = Pyramid(picture, call.needs.levels, rules, extend=extend, align_corners=call.align_corners)
 

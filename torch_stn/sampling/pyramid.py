@@ -14,7 +14,6 @@ is beyond it:
 """
 
 from collections.abc import Sequence
-from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from torch_stn.sampling.padding import PaddingRule, border
 
+FEW = 4  # slices that are added one by one as fast as by a sum over an axis
 FRAMED = (None, border)  # rules for which the frame holds all there is beyond the image
 Rules = Sequence[PaddingRule | None]  # of x, y[, z]; None: zeros beyond the image
 
@@ -44,7 +44,7 @@ class Pyramid:
         self.limits = [n if extend and rule is None else None for n, rule in zip(self.sizes, rules, strict=True)]
         self.rules = [border if limit is not None else rule for limit, rule in zip(self.limits, rules, strict=True)]
         self.align_corners = align_corners
-        pictures = [_first_level(image, self.first, self.rules, align_corners)]
+        pictures = [cells_of(image, self.first, self.rules, align_corners)]
         for _ in range(*levels):
             pictures.append(reduced(pictures[-1], 2, self.rules, align_corners))
         framed = [_framed(picture, self.rules, align_corners) for picture in pictures]
@@ -111,8 +111,8 @@ def reduced(image: Tensor, factor: int, rules: Rules, align_corners: bool) -> Te
     return image * factor**-d
 
 
-def _first_level(image: Tensor, level: int, rules: Rules, align_corners: bool) -> Tensor:
-    """Level ``level`` of the image: in one pass where that gives what halving again and again gives."""
+def cells_of(image: Tensor, level: int, rules: Rules, align_corners: bool) -> Tensor:
+    """The cells of one level, (N, C, *cells): in one pass where that gives what halving again and again gives."""
     if level == 0:
         return image
     factor = 2**level
@@ -127,13 +127,14 @@ def _sums(image: Tensor, axis: int, factor: int, rule: PaddingRule | None, align
     """Sums of ``factor`` neighbours along one axis."""
     n = image.shape[axis]
     cells, rest = divmod(n, factor)
-    # One slice after the other is several times as fast on a CPU as a sum over a short axis, or as pooling.
-    if axis + 1 < image.dim() and rest == 0 and _by_matmul(image):
-        return _summed_rows(image, axis, factor)
-    slices = image.narrow(axis, 0, n - rest).unflatten(axis, (cells, factor)).unbind(axis + 1)
-    total = slices[0] + slices[1]
-    for values in slices[2:]:
-        total += values
+    parts = image.narrow(axis, 0, n - rest).unflatten(axis, (cells, factor))
+    if factor > FEW and axis + 1 < image.dim():
+        total = parts.sum(dim=axis + 1)
+    else:  # On a CPU several times as fast as a sum over a short last axis, or as pooling.
+        slices = parts.unbind(axis + 1)
+        total = slices[0] + slices[1]
+        for values in slices[2:]:
+            total += values
     if rest == 0:
         return total
     last = image.narrow(axis, n - rest, rest).sum(dim=axis, keepdim=True)
@@ -141,21 +142,6 @@ def _sums(image: Tensor, axis: int, factor: int, rule: PaddingRule | None, align
         for beyond in range(n, n - rest + factor):
             last = last + _beyond(image, axis, beyond, rule, align_corners)
     return torch.cat([total, last], dim=axis)
-
-
-def _by_matmul(image: Tensor) -> bool:
-    """Whether a product with ones is exact and is faster: on a CPU, unless asked to round its factors."""
-    if torch.compiler.is_compiling() or image.device.type != "cpu" or not image.is_contiguous():
-        return False
-    return image.dtype == torch.float64 or torch.get_float32_matmul_precision() == "highest"
-
-
-def _summed_rows(image: Tensor, axis: int, factor: int) -> Tensor:
-    """Sums along an axis that is not the last: (1, factor) @ (factor, what lies behind), read once."""
-    rows = image.reshape(-1, factor, prod(image.shape[axis + 1 :]))
-    with torch.autocast("cpu", enabled=False):
-        sums = torch.bmm(rows.new_ones(1, 1, factor).expand(len(rows), -1, -1), rows)
-    return sums.reshape(*image.shape[:axis], image.shape[axis] // factor, *image.shape[axis + 1 :])
 
 
 def _framed(image: Tensor, rules: Rules, align_corners: bool) -> Tensor:
