@@ -9,7 +9,7 @@ from torch_stn import _checks, lowered
 from torch_stn.coordinates import base_grid
 from torch_stn.transforms import lattice
 from torch_stn.transforms.base import Transform
-from torch_stn.transforms.displacement import FieldMap, lattice_size, normalized
+from torch_stn.transforms.displacement import FieldMap, check_field, lattice_size, normalized
 from torch_stn.transforms.maps import Map
 
 
@@ -31,7 +31,7 @@ def exponential(
     >>> exponential(torch.full((1, 4, 4, 2), 0.25))[0, 0, 0].tolist()
     [0.25, 0.25]
     """
-    size = velocity.shape[1:-1]
+    size = check_field("velocity", velocity).shape[1:-1]
     nodes = base_grid(size, align_corners=align_corners, dtype=velocity.dtype, device=velocity.device)
     xy = nodes.flatten(0, -2)[None]
 
@@ -69,7 +69,11 @@ def logarithm(
     >>> logarithm(shift, (4, 4))[0, 0, 0].tolist()
     [0.25, 0.0]
     """
+    if not isinstance(map, Map):
+        raise TypeError(f"map: wanted a Map, a family at a theta, got {type(map).__name__}")
     size = lattice_size(size)
+    if len(size) != map.dims:
+        raise ValueError(f"size: wanted that of a {map.dims}-D lattice, got {size}")
     xy = base_grid(size, align_corners=align_corners, dtype=map.dtype, device=map.device).flatten(0, -2)[None]
     moved = map.displacement(xy)
     velocity = moved.unflatten(1, size)
