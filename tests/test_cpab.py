@@ -78,7 +78,7 @@ class TestCPAB:
         found = family.vertices + family.displacement(theta, family.vertices[None])[0]
         assert (found - _runge_kutta(family, theta, family.vertices)).abs().max() * HALF < 1e-3
 
-    @pytest.mark.parametrize("boxes", [(3, 3), (10, 10), (2, 2, 2), (4, 4, 4)])
+    @pytest.mark.parametrize("boxes", [(3, 3), (4, 4), (2, 2, 2), (4, 4, 4)])
     def test_a_whole_turn_of_the_picture(self, boxes: tuple[int, ...]) -> None:
         family = CPAB(boxes)
         x, y, *rest = family.vertices.unbind(-1)

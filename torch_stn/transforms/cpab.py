@@ -38,8 +38,8 @@ class CPAB(Transform):
         zero_boundary: no velocity through the border of [-1, 1]^d: the picture is mapped onto itself.
         volume_preserving: no divergence inside: areas or volumes are kept.
         steps: at most so many sub-steps end within a simplex. 2 max |A|, A the slopes of v, are enough.
-        crossings: and so many at a face; None is 8 times the largest number of boxes, in 3-D 12 times, which serves
-            a whole turn of the picture. A point that needs more becomes NaN.
+        crossings: and so many at a face; None is 6 times the largest number of boxes, in 3-D 12 times, which serves
+            a whole turn of the picture up to 4 boxes. A point that needs more becomes NaN.
     Raises: ValueError for wrong counts, or where no field but 0 meets the constraints.
     Source: Freifeld, Hauberg, Batmanghelich, Fisher 2017.
 
@@ -65,7 +65,7 @@ class CPAB(Transform):
         if not whole or not 1 <= len(boxes) <= 3:
             raise ValueError(f"boxes: wanted 1 to 3 whole numbers >= 1, got {boxes!r}")
         # A flow may turn round a vertex, or in 3-D an edge, at which six simplices and more meet.
-        crossings = (12 if len(boxes) == 3 else 8) * max(boxes) if crossings is None else crossings
+        crossings = (12 if len(boxes) == 3 else 6) * max(boxes) if crossings is None else crossings
         if not _at_least(steps, 1) or not _at_least(crossings, 0):
             wanted = "whole numbers of at least 1 and 0"
             raise ValueError(f"steps, crossings: wanted {wanted}, got {steps!r} and {crossings!r}")

@@ -91,13 +91,6 @@ def _polynomial(terms: Sequence[Tensor], t: Tensor) -> Tensor:
     return total * t
 
 
-def _slope(terms: Sequence[Tensor], t: Tensor) -> Tensor:
-    total = len(terms) * terms[-1]
-    for k in range(len(terms) - 1, 0, -1):
-        total = k * terms[k - 1] + total * t
-    return total
-
-
 def _first_face(
     first: Tensor,  # (N, d + 1, M): barycentric coordinates now
     coefficients: list[Tensor],  # of their power series in t
@@ -128,10 +121,11 @@ def _first_face(
         fraction, face = guess.min(dim=1, keepdim=True)
         crosses = fraction[:, 0] <= 1
     own = [term.gather(1, face)[:, 0] for term in coefficients]
+    slopes = [k * term for k, term in enumerate(own, start=1)]
     value = first.gather(1, face)[:, 0]
 
     def newton(t: Tensor) -> Tensor:
-        slope = _slope(own, t)
+        slope = slopes[0] + _polynomial(slopes[1:], t)
         # Towards the face the coordinate falls; where it does not, the guess stays.
         return t - torch.where(slope < -tiny, (value + _polynomial(own, t)) / slope.clamp(max=-tiny), 0.0)
 
