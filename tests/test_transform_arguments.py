@@ -15,11 +15,15 @@ from torch_stn import (
     LandmarkSpline,
     LogPolar,
     Polar,
+    Rigid,
+    Similarity,
     SplineMap,
     ThinPlateSpline,
+    Transform,
     Translation,
     exponential,
     logarithm,
+    warp,
 )
 
 STILL = Affine()(torch.eye(2, 3)[None])
@@ -98,3 +102,17 @@ def test_bad_arguments_are_named(case: str) -> None:
     with pytest.raises(error, match=f"^{message}") as raised:
         call()
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("family", [Rigid(3, rotation="quaternion"), Similarity(3, rotation="quaternion"), Affine(3)])
+def test_a_theta_of_nan_leads_outside_and_moves_no_other_sample(family: Transform) -> None:
+    theta = family.identity().flatten().repeat(2, 1)
+    theta[1] = nan
+    theta.requires_grad_()
+    image = torch.rand(2, 1, 3, 4, 5)
+    warped = warp(image, family(theta))
+    assert torch.equal(warped[0], image[0])
+    assert not warped[1].any()
+    warped.sum().backward()
+    assert theta.grad is not None
+    assert torch.isfinite(theta.grad[0]).all()
