@@ -75,5 +75,5 @@ for view, row in enumerate(axes):  # of a volume, whose axes run right, forward 
         axis.set(title="" if view else title, xticks=[], yticks=[], ylim=axis.get_ylim()[::up])
     lines = cut((grid + 1) * torch.tensor(size[::-1]) / 2 - 0.5)[:: size[0] // 20, :: size[0] // 20]  # pixels
     x, y = [lines[..., k] for k in range(dims) if k != 2 - view][::up]
-    row[5].plot(x, y, "y", x.T, y.T, "y", lw=0.4)
+    row[5].plot(x, y, "y", x.T, y.T, "y", lw=0.4, scalex=False, scaley=False)
 figure.savefig(f"register_brain_{pair}.png", dpi=80)
