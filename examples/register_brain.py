@@ -1,7 +1,7 @@
 """One brain onto another by plain gradient descent: an affine map, then the flow of a velocity field.
 
 TORCH_STN_DATA=... python examples/register_brain.py 3d    # a subject to MNI152, 2 mm volumes; 2d: one slice to another
-Prints the normalised cross-correlation and the number of folds; writes register_brain_3d.png or register_brain_2d.png.
+Prints the normalised cross-correlation, the number of folds and the time; writes register_brain_3d.png (or 2d).
 """
 
 import json
@@ -17,13 +17,14 @@ import torch.nn.functional as F
 from torch_stn import Affine, VelocityField, warp
 
 PAIRS = {"3d": ("brain3d/brain3d_2mm.npz", "subject", "mni152"), "2d": ("brain2d/ants_slices.npz", "r16", "r64")}
-file, *names = PAIRS[sys.argv[1] if len(sys.argv) > 1 else "3d"]
+pair = sys.argv[1] if len(sys.argv) > 1 else "3d"
+file, *names = PAIRS.get(pair) or sys.exit(f"register_brain.py: wanted 3d or 2d, got {pair}")
 if not os.path.isfile(path := os.path.join(os.environ.get("TORCH_STN_DATA", ""), file)):
     sys.exit(f"TORCH_STN_DATA: wanted a folder that holds {file}, got {os.environ.get('TORCH_STN_DATA')!r}")
 moving, fixed = (torch.from_numpy(np.load(path)[name])[None, None].float() / 255 for name in names)
 half = [F.interpolate(x, scale_factor=0.5, mode="area") for x in (moving, fixed)]
 size, dims, started = fixed.shape[2:], fixed.dim() - 2, time.time()
-pool = F.avg_pool3d if dims == 3 else F.avg_pool2d
+pool, up = (F.avg_pool3d, -1) if dims == 3 else (F.avg_pool2d, 1)
 
 
 def correlation(a, b, mean=torch.mean):
@@ -37,8 +38,7 @@ def descend(name, parameter, loss, steps, rate):
     optimizer = torch.optim.Adam([parameter], lr=rate, eps=1e-5)
     for _ in range(steps):
         optimizer.zero_grad()
-        value = loss()
-        value.backward()
+        (value := loss()).backward()
         optimizer.step()
     print(f"{name}: {steps} steps, loss {value.item():.4f}", flush=True)
 
@@ -65,15 +65,15 @@ with torch.no_grad():
 found = dict(zip(("before", "affine", "after"), (correlation(x, fixed).item() for x in images), strict=False))
 print(json.dumps({"ncc": found, "folds": int((jacobian <= 0).sum()), "seconds": round(time.time() - started)}))
 
-figure, axes = plt.subplots(2 * dims - 3, 6, figsize=(15, 2.8 * (2 * dims - 3)), squeeze=False)
-for view, row in enumerate(axes):
-    cuts = [
-        x.select(view, x.shape[view] // 2) if dims == 3 else x for x in (*(i[0, 0] for i in images), jacobian, grid)
-    ]
-    for k, (cut, title) in enumerate(zip(cuts, ("moving", "affine", "then flow", "fixed", "Jacobian"), strict=False)):
-        row[k].imshow(cut, cmap="coolwarm" if k == 4 else "gray", vmin=0, vmax=2 if k == 4 else 1)
-        row[k].set_title(title)
-    x, y = (cuts[-1][::4, ::4, axis] for axis in range(dims) if dims == 2 or axis != 2 - view)
-    row[5].plot(x, y, "k", x.T, y.T, "k", lw=0.4)
-    row[5].invert_yaxis()
-figure.savefig(f"register_brain_{dims}d.png", bbox_inches="tight", dpi=80)
+titles = ("moving", "affine", "then flow", "fixed", "Jacobian, 0 to 2", "where a grid reads")
+figure, axes = plt.subplots(2 * dims - 3, 6, figsize=(12, 2.2 * (2 * dims - 3)), squeeze=False, layout="compressed")
+for view, row in enumerate(axes):  # of a volume, whose axes run right, forward and up: sagittal, coronal, axial
+    cut = (lambda x, k=view: x.select(k, x.shape[k] // 2).transpose(0, 1)) if dims == 3 else (lambda x: x)
+    pictures = [*(image[0, 0] for image in images), jacobian, moving[0, 0]]
+    for k, (axis, picture, title) in enumerate(zip(row, pictures, titles, strict=True)):
+        axis.imshow(cut(picture), "coolwarm" if k == 4 else "gray", vmin=0, vmax=1 + (k == 4))
+        axis.set(title="" if view else title, xticks=[], yticks=[], ylim=axis.get_ylim()[::up])
+    lines = cut((grid + 1) * torch.tensor(size[::-1]) / 2 - 0.5)[:: size[0] // 20, :: size[0] // 20]  # pixels
+    x, y = [lines[..., k] for k in range(dims) if k != 2 - view][::up]
+    row[5].plot(x, y, "y", x.T, y.T, "y", lw=0.4, scalex=False, scaley=False)
+figure.savefig(f"register_brain_{pair}.png", dpi=80)

@@ -36,6 +36,15 @@ def test_the_page_of_the_examples_says_what_was_measured(name: str) -> None:
         assert spread([row["error"] for row in rows]) in page, network
 
 
+def test_the_page_of_the_examples_says_how_brains_were_registered() -> None:
+    page = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
+    for pair, (row,) in runs("register_brain", "pair").items():
+        before, affine, after = (f"{row['ncc'][stage]:.3f}" for stage in ("before", "affine", "after"))
+        flow = "then flow " if pair == "3d" else ""
+        said = f"{before}, {'affine ' if flow else ''}{affine}, {flow}**{after}**, {row['folds']} folds, {row['seconds']} s"
+        assert said in page, pair
+
+
 def test_the_page_of_failures_says_what_was_measured() -> None:
     page = (ROOT / "docs" / "why-does-my-stn-not-align.md").read_text(encoding="utf-8")
     table = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| run ")]

@@ -65,6 +65,15 @@ class TestInverseAt512:
         assert there_and_back(map, map.inverse()) < 0.03
         assert there_and_back(map, map.inverse(exact=True)) < 1e-4
 
+    @pytest.mark.parametrize(("nodes", "pixels"), [(8, 2.0), (64, 0.15)])
+    def test_a_coarse_velocity_is_undone_as_well_as_its_lattice_allows(self, nodes: int, pixels: float) -> None:
+        theta = thetas(VelocityField((8, 8)), 1).float()
+        map = VelocityField((8, 8), integration_size=(nodes, nodes))(theta)
+        xy = inner_points(1, 2000, 2).float()
+        back = map.inverse().sources(map.sources(xy))
+        off = (back - xy).abs().amax(dim=-1)[map.sources(xy).abs().amax(dim=-1) < 0.95].max() * HALF
+        assert pixels / 5 < off < pixels  # as the docstring says
+
 
 @pytest.mark.parametrize(
     "family",

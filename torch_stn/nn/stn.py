@@ -140,7 +140,7 @@ class SpatialTransformer(nn.Module):
         found = []
         for each in self.maps(theta):
             affine = isinstance(each, MatrixMap) and each.matrix.shape[1] == each.dims
-            found.append(map_boxes(each.sources, whole, affine=affine))
+            found.append(map_boxes(each.sources, whole, each.dims, affine=affine))
         boxes = torch.cat(found, dim=1)
         corners = to_pixel(boxes.unflatten(-1, (2, -1)), size, align_corners=self.align_corners).flatten(-2)
         return corners if self.count > 1 else corners[:, 0]

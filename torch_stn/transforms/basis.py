@@ -106,7 +106,9 @@ class Basis(BasisTransform):
     """
 
     def __init__(self, basis: Callable[[Tensor], Tensor] | nn.Module, identity: Tensor) -> None:
-        if identity.dim() != 2 or identity.shape[1] not in (2, 3):
+        if not callable(basis):
+            raise TypeError(f"basis: wanted a function or nn.Module of points, got {basis!r}")
+        if _checks.tensor("identity", identity).dim() != 2 or identity.shape[1] not in (2, 3):
             raise ValueError(f"identity: wanted (K, 2) or (K, 3), got {_checks.describe(identity)}")
         super().__init__(identity)
         self.basis = basis

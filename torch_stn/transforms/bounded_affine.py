@@ -7,6 +7,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from torch_stn import _checks
 from torch_stn.transforms.rotation import RotationTransform
 
 
@@ -50,7 +51,7 @@ class BoundedAffine(RotationTransform):
             "max_translation": max_translation,
         }
         for name, bound in self.bounds.items():
-            if not bound > 0:
+            if not _checks.number(name, bound) > 0:
                 raise ValueError(f"{name}: wanted a number > 0, got {bound!r}")
         self.counts = [len(self.rotation_identity), dims, dims * (dims - 1) // 2, dims]
         self.theta_shape = (sum(self.counts),)

@@ -24,16 +24,17 @@ _HALVINGS = 8
 def map_boxes(
     move: Callable[[Tensor], Tensor],  # (N, M, d) -> (N, M, d)
     boxes: Tensor,  # (N, B, 2 d): x_min, y_min[, z_min], x_max, y_max[, z_max]
+    dims: int,
     *,
     affine: bool = False,  # then the corners say all
 ) -> Tensor:  # (N, B, 2 d)
     """The tight axis-aligned box around each moved box. Gradients flow to the points that touch it."""
-    if boxes.dim() != 3 or boxes.shape[-1] not in (4, 6):
-        raise ValueError(
-            "boxes: wanted (N, B, 4) or (N, B, 6) as min corner, max corner (there are none in 1-D), "
-            f"got {_checks.describe(boxes)}"
-        )
-    d = boxes.shape[-1] // 2
+    _checks.floating("boxes", _checks.tensor("boxes", boxes))
+    if dims == 1:
+        raise ValueError("boxes: there are none in 1-D; wanted a map of the plane or of space")
+    if boxes.dim() != 3 or boxes.shape[-1] != 2 * dims:
+        raise ValueError(f"boxes: wanted (N, B, {2 * dims}) as min corner, max corner, got {_checks.describe(boxes)}")
+    d = dims
     holds = torch.isfinite(boxes).all(dim=-1, keepdim=True) & (boxes[..., d:] >= boxes[..., :d]).all(
         dim=-1, keepdim=True
     )

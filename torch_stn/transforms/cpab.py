@@ -26,17 +26,20 @@ class CPAB(Transform):
     point. The map is a diffeomorphism; its inverse is the flow of -v, exact up to the sub-steps.
 
     1-D flows are in closed form. In 2-D and 3-D each sub-step is the matrix exponential of its simplex, and ends at the
-    face where the point leaves it; their number is fixed (:mod:`torch_stn.transforms.piecewise_flow`).
+    face where the point leaves it (:mod:`torch_stn.transforms.piecewise_flow`). Eager calls on a CPU end when the last
+    point has arrived; elsewhere, and in a graph, all sub-steps are made.
+
+    Accuracy, in pixels of a 512-pixel image, against Runge-Kutta at a tolerance of 1e-10, (4, 4) and (3, 3, 3) boxes,
+    independent normal velocities: at a standard deviation of 0.3 1e-4, at 1, where points move as far as the image is
+    wide, 4e-4 in float32; at 3, where they leave it, 0.02, ``steps=32`` included.
 
     Args:
         boxes: of the tessellation along x[, y[, z]]; each is cut into 4 triangles or 6 tetrahedra.
         zero_boundary: no velocity through the border of [-1, 1]^d: the picture is mapped onto itself.
         volume_preserving: no divergence inside: areas or volumes are kept.
-        steps: sub-steps that a point makes which never leaves its simplex; accuracy needs steps >= 2 max |A|, A the
-            slopes of v.
-        crossings: further sub-steps, for those that do; None is 3 times the largest number of boxes, in
-            3-D 12 times. A point that
-            needs more becomes NaN.
+        steps: at most so many sub-steps end within a simplex. 2 max |A|, A the slopes of v, are enough.
+        crossings: and so many at a face; None is 6 times the largest number of boxes, in 3-D 12 times, which serves
+            a whole turn of the picture up to 4 boxes. A point that needs more becomes NaN.
     Raises: ValueError for wrong counts, or where no field but 0 meets the constraints.
     Source: Freifeld, Hauberg, Batmanghelich, Fisher 2017.
 
@@ -58,13 +61,14 @@ class CPAB(Transform):
         crossings: int | None = None,
     ) -> None:
         super().__init__()
-        whole = isinstance(boxes, Sequence) and all(isinstance(n, int) and n >= 1 for n in boxes)
+        whole = isinstance(boxes, Sequence) and all(_at_least(n, 1) for n in boxes)
         if not whole or not 1 <= len(boxes) <= 3:
             raise ValueError(f"boxes: wanted 1 to 3 whole numbers >= 1, got {boxes!r}")
-        # In 3-D six tetrahedra and more meet at an edge, and a flow may turn round it.
-        crossings = (12 if len(boxes) == 3 else 3) * max(boxes) if crossings is None else crossings
-        if steps < 1 or crossings < 0:
-            raise ValueError(f"steps, crossings: wanted at least 1 and 0, got {steps!r} and {crossings!r}")
+        # A flow may turn round a vertex, or in 3-D an edge, at which six simplices and more meet.
+        crossings = (12 if len(boxes) == 3 else 6) * max(boxes) if crossings is None else crossings
+        if not _at_least(steps, 1) or not _at_least(crossings, 0):
+            wanted = "whole numbers of at least 1 and 0"
+            raise ValueError(f"steps, crossings: wanted {wanted}, got {steps!r} and {crossings!r}")
         self.boxes = tuple(boxes)
         self.dims = len(boxes)
         self.zero_boundary, self.volume_preserving = zero_boundary, volume_preserving
@@ -145,6 +149,10 @@ class CPAB(Transform):
             raise ValueError(f"boxes: no velocity but 0 meets the constraints with {self.boxes}; wanted more boxes")
         kept = directions[rank:]
         return kept.mT @ kept
+
+
+def _at_least(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 class CPABMap(ThetaMap):

@@ -20,7 +20,7 @@ class FieldMap(Map):
     """
 
     def __init__(self, field: Tensor, *, align_corners: bool = False) -> None:
-        self.field = field
+        self.field = check_field("field", field)
         self.align_corners = align_corners
         self.dims = field.shape[-1]
         self.batch = field.shape[0]
@@ -139,6 +139,15 @@ def lattice_size(size: Sequence[int]) -> tuple[int, ...]:
     """The size of a lattice, (h, w) or (d, h, w); its length says the dimension."""
     dims = len(size) if isinstance(size, Sequence) and len(size) in (2, 3) else 2
     return _checks.size(size, dims, None)
+
+
+def check_field(name: str, value: object) -> Tensor:
+    """Vectors on a lattice, (N, h, w, 2) or (N, d, h, w, 3)."""
+    field = _checks.tensor(name, value)
+    _checks.floating(name, field)
+    if field.dim() not in (4, 5) or field.shape[-1] != field.dim() - 2:
+        raise ValueError(f"{name}: wanted (N, h, w, 2) or (N, d, h, w, 3), got {_checks.describe(field)}")
+    return field
 
 
 def normalized(field: Tensor, units: str, align_corners: bool) -> Tensor:

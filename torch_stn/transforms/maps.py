@@ -73,7 +73,7 @@ class Map(ABC):
         (x_min, y_min[, z_min], x_max, y_max[, z_max]). Exact for affine maps; for others the whole outline (in 3-D the
         surface) is searched, see torch_stn.transforms.boxes, which also says what an empty box becomes.
         """
-        return map_boxes(self.points, boxes)
+        return map_boxes(self.points, boxes, self.dims)
 
     def jacobian(self, xy: Tensor) -> Tensor:
         """dT_i / dxy_j of :meth:`sources` at points ``xy`` (N or 1, *S, d): (N, *S, d, d), normalised over normalised.
@@ -167,6 +167,8 @@ class ComposedMap(Map):
     """``first`` then ``second`` as the picture moves; an output point passes ``second``, then ``first``."""
 
     def __init__(self, first: Map, second: Map) -> None:
+        if not isinstance(second, Map):
+            raise TypeError(f"then: wanted a Map, a family at a theta, got {type(second).__name__}")
         if first.dims != second.dims:
             raise ValueError(f"then: wanted a {first.dims}-D map, got a {second.dims}-D one")
         self.first = first

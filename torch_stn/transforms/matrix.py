@@ -40,7 +40,7 @@ class MatrixMap(Map):
         return lowered.matrix_jacobian(self.matrix, xy)
 
     def boxes(self, boxes: Tensor) -> Tensor:
-        return map_boxes(self.points, boxes, affine=self.matrix.shape[1] == self.dims)
+        return map_boxes(self.points, boxes, self.dims, affine=self.matrix.shape[1] == self.dims)
 
     def inverse(self) -> "MatrixMap":
         """In closed form. A singular matrix gives points that are not finite, which samplers read as outside; it

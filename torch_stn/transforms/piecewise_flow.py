@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from torch_stn import _checks
+from torch_stn.transforms.maps import holds
 from torch_stn.transforms.tessellation import locate
 
 _TERMS = 9  # of exp(t A) x as a power series; for |t A| <= 1 the next term is below 3e-7, for 1/2 below 3e-10
@@ -22,9 +23,9 @@ def flow(
 ) -> Tensor:  # (N, M, d)
     """The displacement after time 1.
 
-    Within a simplex the flow is exp(t A), taken as a power series. A sub-step ends after 1 / steps or, where that is
-    earlier, at the face where the point leaves its simplex, found by Newton iteration; there is a fixed number of
-    sub-steps, steps + crossings. Where these do not suffice the result is NaN.
+    Within a simplex the flow is exp(t A), taken as a power series. A sub-step ends at the face where the point leaves
+    its simplex, found by Newton iteration, or after the time for which the series is exact, 1 / (2 |A|), but not before
+    1 / steps. So there are at most steps + crossings of them; where these do not suffice the result is NaN.
     """
     d = xy.shape[-1]
     batch = _checks.broadcast_batch("theta", fields.shape[0], "xy", xy.shape[0])
@@ -32,12 +33,17 @@ def flow(
     start = xy.expand(batch, -1, -1).mT.contiguous()
     table = fields.flatten(2).expand(batch, -1, -1).mT
     across_all, barycentric = neighbours.T, barycentric.flatten(1).T.contiguous()
+    # |A| by its largest row sum. How time is cut does not change the flow, so nothing of it needs a gradient.
+    pace = (2 * fields.detach()[..., :-1].abs().sum(dim=-1).amax(dim=-1)).clamp(1, steps).expand(batch, -1)
     cell = locate(start.mT, boxes)
     moved, left = torch.zeros_like(start), torch.ones_like(start[:, 0])
     tiny = 16 * torch.finfo(xy.dtype).eps
     for _ in range(steps + crossings):
-        # What rounding has left of 1 - n / steps is no sub-step of its own.
-        time = torch.where(left <= 1 / steps + tiny, left, 1 / steps)
+        if _over(left):
+            break
+        longest = 1 / pace.gather(1, cell)
+        # What rounding has left of the time is no sub-step of its own.
+        time = torch.where(left <= longest + tiny, left, longest)
         here = start + moved
         field = table.gather(2, cell[:, None].expand(-1, table.shape[1], -1)).unflatten(1, (d, d + 1))
         series = _series(field, here)
@@ -46,9 +52,17 @@ def flow(
         first = _apply(to_faces, here) + to_faces[:, :, d]
         time, cell = _first_face(first, coefficients, time, cell, across_all[:, cell].movedim(0, 1), tiny)
         moved = moved + _polynomial(series, time[:, None])
-        left = (left - time).clamp(min=0)
+        # Exactly 0, so that nothing is left to do.
+        left = torch.where(left - time > tiny, left - time, 0.0)
     finished = (left <= tiny)[:, None]
     return torch.where(finished, moved, torch.full_like(moved, float("nan"))).mT
+
+
+def _over(left: Tensor) -> bool:
+    """Whether no point has time left, where a look costs little: a GPU would have to be waited for, and a graph or a
+    vmap has nothing to look at; there all sub-steps are made.
+    """
+    return left.device.type == "cpu" and not torch.compiler.is_compiling() and holds(left == 0)
 
 
 def _series(field: Tensor, here: Tensor) -> list[Tensor]:
@@ -61,6 +75,8 @@ def _series(field: Tensor, here: Tensor) -> list[Tensor]:
 
 def _apply(matrix: Tensor, vector: Tensor) -> Tensor:
     """matrix (N, r, d or d + 1, M) @ vector (N, d, M), point by point; as sums, which autocast and TF32 leave alone."""
+    if torch.compiler.is_compiling():  # a third of the operators: a graph holds every sub-step
+        return (matrix[:, :, : vector.shape[1]] * vector[:, None]).sum(dim=2)
     total = matrix[:, :, 0] * vector[:, None, 0]
     for k in range(1, vector.shape[1]):
         total = torch.addcmul(total, matrix[:, :, k], vector[:, None, k])
@@ -75,13 +91,6 @@ def _polynomial(terms: Sequence[Tensor], t: Tensor) -> Tensor:
     return total * t
 
 
-def _slope(terms: Sequence[Tensor], t: Tensor) -> Tensor:
-    total = len(terms) * terms[-1]
-    for k in range(len(terms) - 1, 0, -1):
-        total = k * terms[k - 1] + total * t
-    return total
-
-
 def _first_face(
     first: Tensor,  # (N, d + 1, M): barycentric coordinates now
     coefficients: list[Tensor],  # of their power series in t
@@ -93,13 +102,18 @@ def _first_face(
     """The time until the point leaves its simplex, at most ``time``, and the simplex that it then is in."""
     with torch.no_grad():
         change = _polynomial(coefficients, time[:, None])
-        leaves = (first + change < -tiny) & (across >= 0)
         # The parabola with the value and slope at 0 and the value at the end: a point that has just come in through a
         # face may turn and leave through it, which the straight line would take for no way at all.
         slope = coefficients[0] * time[:, None]
         bend, value = change - slope, first.clamp(min=0)
-        root = (slope.square() - 4 * bend * value).clamp(min=0).sqrt()
         falls = slope <= 0
+        # A point may also leave and be back before the time is over: look where the parabola is lowest.
+        lowest = torch.where(falls & (2 * bend > -slope), slope / (-2 * bend).clamp(max=-tiny), 1.0)
+        deepest = _polynomial(coefficients, lowest * time[:, None])
+        dips = first + deepest < -tiny
+        bend = torch.where(dips, (deepest - slope * lowest) / lowest.square().clamp(min=tiny), bend)
+        leaves = (dips | (first + change < -tiny)) & (across >= 0)
+        root = (slope.square() - 4 * bend * value).clamp(min=0).sqrt()
         guess = torch.where(
             falls, 2 * value / (root - slope).clamp(min=tiny), (-slope - root) / (2 * bend.clamp(max=-tiny))
         )
@@ -107,10 +121,11 @@ def _first_face(
         fraction, face = guess.min(dim=1, keepdim=True)
         crosses = fraction[:, 0] <= 1
     own = [term.gather(1, face)[:, 0] for term in coefficients]
+    slopes = [k * term for k, term in enumerate(own, start=1)]
     value = first.gather(1, face)[:, 0]
 
     def newton(t: Tensor) -> Tensor:
-        slope = _slope(own, t)
+        slope = slopes[0] + _polynomial(slopes[1:], t)
         # Towards the face the coordinate falls; where it does not, the guess stays.
         return t - torch.where(slope < -tiny, (value + _polynomial(own, t)) / slope.clamp(max=-tiny), 0.0)
 

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from torch_stn import _checks
 from torch_stn.transforms.base import Transform
 from torch_stn.transforms.boxes import map_boxes
 from torch_stn.transforms.maps import Map, ThetaMap
@@ -40,7 +41,7 @@ class Polar(Transform):
     def __init__(self, *, radius: float = 1.0, aspect: float = 1.0) -> None:
         super().__init__()
         for name, value in (("radius", radius), ("aspect", aspect)):
-            if not 0 < value < math.inf:
+            if not 0 < _checks.number(name, value) < math.inf:
                 raise ValueError(f"{name}: wanted a finite number > 0, got {value!r}")
         self.radius = radius
         self.aspect = aspect
@@ -90,7 +91,7 @@ class LogPolar(Polar):
 
     def __init__(self, *, radius: float = 1.0, inner: float = 0.05, aspect: float = 1.0) -> None:
         super().__init__(radius=radius, aspect=aspect)
-        if not 0 < inner < radius:
+        if not 0 < _checks.number("inner", inner) < radius:
             raise ValueError(f"inner: wanted a number > 0 and below radius, {radius}, got {inner!r}")
         self.inner = inner
 
@@ -113,7 +114,7 @@ class PolarMap(ThetaMap):
         return _FromPolar(self)
 
     def boxes(self, boxes: Tensor) -> Tensor:
-        found = map_boxes(self.points, boxes)
+        found = map_boxes(self.points, boxes, self.dims)
         low_x, low_y, high_x, high_y = boxes.unbind(-1)
         x, y = self.theta[:, None].unbind(-1)
         holds = torch.isfinite(boxes).all(dim=-1) & (low_x <= high_x)

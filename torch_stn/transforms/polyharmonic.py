@@ -3,6 +3,8 @@
 f(x) = sum_k w_k phi(|x - p_k|) + polynomial(x), with sum_k w_k polynomial_j(p_k) = 0 (Duchon 1977; Bookstein 1989).
 """
 
+import math
+from collections.abc import Sequence
 from itertools import combinations_with_replacement
 
 import torch
@@ -85,6 +87,12 @@ def check_order(order: object) -> int:
     return order
 
 
+def check_regularization(value: object) -> None:
+    """A finite number >= 0."""
+    if not 0 <= _checks.number("regularization", value) < math.inf:
+        raise ValueError(f"regularization: wanted a number >= 0, got {value!r}")
+
+
 def check_centres(name: str, centres: Tensor, order: int) -> None:
     """(..., K, d) finite points, no two equal, that determine the polynomial; names the first that do not."""
     dims, degree = centres.shape[-1], polynomial_degree(order)
@@ -142,13 +150,16 @@ def control_points(
 
 def _regular(given: int | tuple[int, ...], span: float, dims: int | None) -> Tensor:
     """A regular grid over [-span, span], (rows, columns) or (slices, rows, columns): (K, d)."""
-    counts = (given,) * (dims or 2) if isinstance(given, int) else tuple(given)
+    counts = (given,) * (dims or 2) if isinstance(given, int) else given
+    whole = isinstance(counts, Sequence) and all(isinstance(n, int) and not isinstance(n, bool) for n in counts)
+    if not whole:
+        raise ValueError(f"control_points: wanted whole numbers, one an axis, or a tensor (K, d), got {given!r}")
     if len(counts) not in (2, 3) or len(counts) != (dims or len(counts)):
         raise ValueError(f"control_points: wanted {dims or '2 or 3'} counts, one an axis, got {given!r}")
     if min(counts) < 2:
         wanted, got = (" x ".join(map(str, numbers)) for numbers in ((2,) * len(counts), counts))
         raise ValueError(f"control_points: wanted a grid of at least {wanted}, got {got}")
-    if not span > 0:
+    if not 0 < _checks.number("span", span) < math.inf:
         raise ValueError(f"span: wanted a number > 0, got {span!r}")
     axes = [torch.linspace(-span, span, count, dtype=torch.float64) for count in counts]
     return torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], dim=-1).reshape(-1, len(counts))

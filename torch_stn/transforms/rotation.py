@@ -80,7 +80,7 @@ def quaternion_matrix(quaternion: Tensor) -> Tensor:
     """I + 2 / |q|^2 (w K + K^2), K the cross product with (x, y, z): q = (w, x, y, z), (N, 4) -> (N, 3, 3).
 
     Raises: ValueError for a zero quaternion where its value can be looked at (on a CPU, neither compiled nor under
-    vmap); elsewhere its matrix is NaN, with zero gradient: every point is outside.
+    vmap); elsewhere its matrix, as that of a NaN, is NaN, with zero gradient: every point is outside.
 
     >>> quaternion_matrix(torch.tensor([[2.0, 0.0, 0.0, 0.0]])).tolist()
     [[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]]
@@ -90,7 +90,7 @@ def quaternion_matrix(quaternion: Tensor) -> Tensor:
     quaternion = quaternion / torch.where((scale > 0) & torch.isfinite(scale), scale, torch.ones_like(scale))
     squared = quaternion.square().sum(dim=-1)[:, None, None]
     turns = squared > 0
-    _checks.every(turns, "theta", "a quaternion (w, x, y, z) that is not zero")
+    _checks.every(squared != 0, "theta", "a quaternion (w, x, y, z) that is not zero")
     vector = quaternion[:, 1:]
     moved = quaternion[:, :1, None] * _cross(vector) + _cross_twice(vector)
     identity = torch.eye(3, dtype=quaternion.dtype, device=quaternion.device)

@@ -1,7 +1,5 @@
 """Splines whose control points differ from sample to sample: solved per sample, evaluated in pieces."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -46,8 +44,7 @@ class SplineMap(Map):
         if control_points.shape[1:] != sources.shape[1:]:
             wanted = f"(N, {control_points.shape[1]}, {control_points.shape[2]}) as control_points"
             raise ValueError(f"sources: wanted {wanted}, got {_checks.describe(sources)}")
-        if not 0 <= regularization < math.inf:
-            raise ValueError(f"regularization: wanted a number >= 0, got {regularization!r}")
+        polyharmonic.check_regularization(regularization)
         _checks.same_device("control_points", control_points, "sources", sources)
         self.batch = _checks.broadcast_batch("control_points", control_points.shape[0], "sources", sources.shape[0])
         self.dims = control_points.shape[-1]
@@ -118,8 +115,7 @@ class LandmarkSpline(Transform):
     ) -> None:
         super().__init__()
         centres, self.order = polyharmonic.control_points(control_points, span, dims, order)
-        if not 0 <= regularization < math.inf:
-            raise ValueError(f"regularization: wanted a number >= 0, got {regularization!r}")
+        polyharmonic.check_regularization(regularization)
         self.dims = centres.shape[1]
         self.theta_shape = (2, *centres.shape)
         self.regularization = regularization

@@ -1,7 +1,5 @@
 """Thin-plate and polyharmonic splines on a constant set of control points, in 2-D and 3-D."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -46,8 +44,7 @@ class PolyharmonicSpline(ConstantBasis):
         regularization: float = 0.0,
         perturbation: float = 0.01,
     ) -> None:
-        if not 0 <= regularization < math.inf:
-            raise ValueError(f"regularization: wanted a number >= 0, got {regularization!r}")
+        polyharmonic.check_regularization(regularization)
         if dims not in (None, 2, 3):
             raise ValueError(f"dims: wanted 2 or 3, got {dims!r}")
         centres, order = polyharmonic.control_points(control_points, span, dims, order)
