@@ -1,0 +1,29 @@
+"""The Triton kernels by their interpreter, in a process of its own: see test_triton.py."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="the package triton is not installed")
+@pytest.mark.parametrize("part", ["points", "not points"])  # two, so that two workers share them
+def test_the_kernels_are_right_in_the_interpreter(part: str) -> None:
+    told = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not gpu", "-k", part, str(HERE / "test_triton.py")]
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider"],
+        cwd=HERE.parent,
+        env=told | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+    assert "skipped" not in done.stdout
