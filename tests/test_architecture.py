@@ -16,7 +16,7 @@ RULES = (
 )
 SAMPLER = "sampling.sample sampling.read sampling.interpolation sampling.padding sampling.problem sampling.gradients"
 KERNELS = "sampling.backends.cpu_library sampling.backends.cpu_call sampling.backends.cpu_operator"  # one backend
-TRITON_PARTS = ["call", "cells", "gather", "operator", "passes", "sources", "words"]
+TRITON_PARTS = ["call", "cells", "gather", "inverse", "operator", "passes", "sources", "words"]
 TRITON = " ".join(f"sampling.backends.triton_{part}" for part in TRITON_PARTS)  # one backend
 REASONS = "sampling.choose.BACKENDS sampling.choose.reasons"  # `stn doctor` tells who serves what
 # Each module and what of the project it may name besides itself and what lies in it; the nearest row upwards holds.

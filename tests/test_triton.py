@@ -7,7 +7,6 @@ test_triton_interpreted.py runs this file in a process of its own.
 import importlib
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,13 +15,10 @@ from cases import MODES, PADDINGS, draw, pictures, points_off_kinks, thetas
 from torch import Tensor
 
 from torch_stn import Affine, Projective, ThinPlateSpline, Transform, sample, warp
-from torch_stn.sampling.choose import BACKENDS, choose, reasons
-from torch_stn.sampling.problem import Problem
 from torch_stn.transforms.displacement import DisplacementField
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 ON_DEVICE = pytest.mark.parametrize("device", ["cpu"] if INTERPRETED else [pytest.param("cuda", marks=pytest.mark.gpu)])
-TRITON = BACKENDS["triton"]
 # Of float32 coordinates on axes of up to 80 pixels, and of the sums of gradients, beside the largest of each.
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-11}
 FAMILIES = {
@@ -31,10 +27,6 @@ FAMILIES = {
     "tps": ThinPlateSpline(3),
     "field": DisplacementField((3, 4)),
 }
-PROBLEM = Problem(
-    dims=2, interpolation="bilinear", padding=("zeros", "zeros"), fill=0.0, align_corners=False, units="pixel",
-    in_size=(5, 7), dtype=torch.float32, device="cuda", image_grad=True, deterministic=True,
-)  # fmt: skip
 Reader = Callable[[Tensor, Tensor, str], Any]
 
 
@@ -96,6 +88,8 @@ def test_maps_in_space(family: Transform, device: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [(5, 7), (3, 4, 5), (1, 6)])
 def test_points(size: tuple[int, ...], mode: str, padding: str, device: str) -> None:
+    if INTERPRETED and (len(size), mode, padding) == (3, "bicubic", "reflection"):
+        size = (3, 4)  # 64 taps, one after the other, through every fold: 10 s of the interpreter, and no other code
     for align_corners in (False, True) if padding == "reflection" else (False,):
         read = at(mode=mode, padding_mode=padding, align_corners=align_corners, fill=0.3)
         check(read, pictures(2, size), points_off_kinks(2, 30, size), device)
@@ -109,12 +103,13 @@ def test_points_in_float64(mode: str, device: str) -> None:
     check(read, pictures(2, size), points_off_kinks(2, 30, size, beyond=9), device, torch.float64)
 
 
+# No point of these falls on a pixel, where a rounded coordinate takes the slope of the other side.
 EXTREME = {
     "all on one point": [[0, 0, 0.11], [0, 0, 0.23]],
     "all on a line": [[1, 0.5, 0], [2, 1, 0]],
     "nearly all on a line": [[1, 0.5, 0], [2, 1.000001, 0]],
     "a hundredfold zoom": [[0.01, 0, 0.1], [0, 0.01, 0.2]],
-    "a fivefold zoom, turned": [[0.15, 0.1, 0.1], [-0.1, 0.15, 0.2]],
+    "a fivefold zoom, turned": [[0.1513, 0.1037, 0.1171], [-0.1029, 0.1517, 0.2093]],
     "far away": [[1, 0, 50], [0, 1, 0.2]],
     "four times as much": [[4, 0.3, 0.1], [0, 4, 0.2]],
     "a quarter turn": [[0.001, -1, 0.03], [1, 0.001, 0.02]],
@@ -188,13 +183,14 @@ def test_half_images_are_rounded_once_at_the_end(dtype: torch.dtype, rounding: f
 def test_same_inputs_same_bits_and_atomics_only_on_request(device: str) -> None:
     for name, family in FAMILIES.items():
         image, theta = pictures(2, (9, 12), 3).float().to(device), thetas(family, 2, spread=0.3).float().to(device)
-        first = outcome(through(family, (20, 24)), image, theta, "triton")
-        for _ in range(2 if INTERPRETED else 20):
-            again = outcome(through(family, (20, 24)), image, theta, "triton")
+        out = (6, 8) if INTERPRETED else (200, 240)
+        first = outcome(through(family, out), image, theta, "triton")
+        for _ in range(1 if INTERPRETED else 19):
+            again = outcome(through(family, out), image, theta, "triton")
             assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True)), name
-        loose = outcome(through(family, (20, 24), deterministic=False), image, theta, "triton")
+        loose = outcome(through(family, out, deterministic=False), image, theta, "triton")
         for a, b in zip(first, loose, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * max(1.0, a.abs().max().item()))
 
 
 @ON_DEVICE
@@ -268,33 +264,3 @@ def test_a_compiled_graph_holds_the_operator(name: str, device: str) -> None:
     results = [outcome(lambda u, t, _, f=f: f(u, t), image, theta, "") for f in (run, compiled)]
     for eager, ours in zip(*results, strict=True):
         torch.testing.assert_close(ours, eager, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [
-        ({"interpolation": "lanczos3"}, "know only nearest, bilinear, bicubic"),
-        ({"device": "mps"}, "serve CUDA tensors, not mps"),
-        ({"dims": 1, "in_size": (5,), "padding": ("zeros",)}, "no 1-D images"),
-        ({"padding": ("zeros", "border")}, "pad all axes alike"),
-        ({"padding": ("wrap", "wrap")}, "know only zeros, border, reflection padding"),
-        ({"dtype": torch.int64, "interpolation": "nearest"}, "floating-point images only"),
-        ({"fill": float("inf")}, "a fill that float32 holds"),
-        ({"in_size": (2**16, 2**16)}, "32 bits"),
-    ],
-)
-def test_it_says_why_not(change: dict[str, Any], word: str) -> None:
-    problem = replace(PROBLEM, **change)
-    assert word in str(TRITON.why_not(problem))
-    with pytest.raises(ValueError, match=rf"^backend: 'triton' cannot serve this call: .*{word}"):
-        choose(problem, "triton")
-
-
-def test_nobody_gets_it_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TRITON, "MISSING", None)
-    assert TRITON.why_not(PROBLEM) is None
-    assert choose(PROBLEM, "triton") is TRITON
-    assert choose(PROBLEM) is not TRITON
-    assert "not yet run on a GPU" in str(reasons(PROBLEM)["triton"])
-    monkeypatch.setattr(TRITON, "MISSING", "no triton, as elsewhere")
-    assert reasons(PROBLEM)["triton"] == "no triton, as elsewhere"

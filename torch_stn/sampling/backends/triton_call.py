@@ -9,7 +9,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from torch_stn.sampling.backends import triton_gather
+from torch_stn.sampling.backends import triton_inverse
 from torch_stn.sampling.backends.triton_passes import (
     coefficient_kernel,
     greatest_kernel,
@@ -210,8 +210,8 @@ def backward(
     with _on(image):
         call = Call(image, source, basis, how)
         grad = grad.contiguous(memory_format=call.format)
-        if wanted[0] and triton_gather.serves(call):
-            return triton_gather.backward(call, grad, wanted[1])
+        if wanted[0] and triton_inverse.serves(call):
+            return triton_inverse.backward(call, grad, wanted[1])
         to_image = call.scatter(grad) if wanted[0] else None
         to_source = call.source_gradient(grad).reshape(source.shape) if wanted[1] else None
     return to_image, to_source
