@@ -66,15 +66,20 @@ def at(**how: Any) -> Reader:
 
 
 @ON_DEVICE
-@pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize(("size", "out"), [((5, 7), (5, 7)), ((9, 70), (11, 80)), ((1, 6), (3, 6)), ((6, 4), (1, 1))])
+@pytest.mark.parametrize(
+    ("size", "out", "dtype"),
+    [
+        ((5, 7), (5, 7), torch.float32),
+        ((5, 7), (5, 7), torch.float64),
+        ((4, 70), (3, 66), torch.float32),  # so wide that it is cut into patches
+        ((1, 6), (3, 6), torch.float32),
+        ((6, 4), (1, 1), torch.float32),
+    ],
+)
 def test_maps(size: tuple[int, ...], out: tuple[int, ...], name: str, dtype: torch.dtype, device: str) -> None:
-    family = FAMILIES[name]
-    align_corners = size == (5, 7)
-    check(
-        through(family, out, align_corners=align_corners, fill=0.3), pictures(2, size, 3), thetas(family), device, dtype
-    )
+    read = through(FAMILIES[name], out, align_corners=size == (5, 7), fill=0.3)
+    check(read, pictures(2, size, 3), thetas(FAMILIES[name]), device, dtype)
 
 
 @ON_DEVICE
@@ -88,7 +93,7 @@ def test_maps_in_space(family: Transform, device: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [(5, 7), (3, 4, 5), (1, 6)])
 def test_points(size: tuple[int, ...], mode: str, padding: str, device: str) -> None:
-    if INTERPRETED and (len(size), mode, padding) == (3, "bicubic", "reflection"):
+    if INTERPRETED and (len(size), mode) == (3, "bicubic") and padding != "zeros":
         size = (3, 4)  # 64 taps, one after the other, through every fold: 10 s of the interpreter, and no other code
     for align_corners in (False, True) if padding == "reflection" else (False,):
         read = at(mode=mode, padding_mode=padding, align_corners=align_corners, fill=0.3)
@@ -199,6 +204,8 @@ def test_the_identity_is_exact(device: str) -> None:
     for align_corners in (False, True):
         theta = Affine().identity()[None].to(device)
         assert torch.equal(through(Affine(), (37, 53), align_corners=align_corners)(image, theta, "triton"), image)
+        # Every point lies on a pixel: which slope theta gets there is a rule, not a matter of rounding.
+        check(through(Affine(), (7, 9), align_corners=align_corners), pictures(1, (7, 9)), theta.cpu().double(), device)
 
 
 @ON_DEVICE
@@ -251,7 +258,7 @@ def test_derivatives_of_other_kinds_take_the_plain_operators(device: str) -> Non
 
 @ON_DEVICE
 @pytest.mark.filterwarnings("ignore:`torch.jit.script", "ignore:.*is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ["affine", "tps"] if INTERPRETED else FAMILIES)
 def test_a_compiled_graph_holds_the_operator(name: str, device: str) -> None:
     family = FAMILIES[name].to(device)
 
