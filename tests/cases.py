@@ -23,6 +23,7 @@ from torch_stn import (
     Translation,
 )
 from torch_stn.coordinates import base_grid
+from torch_stn.sampling.choose import BACKENDS
 from torch_stn.transforms import TRANSFORMS
 from torch_stn.transforms.cpab import CPAB
 from torch_stn.transforms.displacement import DisplacementField
@@ -87,6 +88,8 @@ FAMILIES: dict[str, Callable[[], Transform]] = {
     "cpab 3-D": lambda: CPAB((2, 2, 1)),
     "velocity 3-D": lambda: VelocityField((4, 3, 4), squarings=5, integration_size=(5, 5, 5)),
 }
+# Those that serve CPU tensors. The Triton kernels have tests of their own, on a GPU or interpreted: test_triton.py.
+ON_CPU = {name: backend for name, backend in BACKENDS.items() if name != "triton"}
 MODES = ("nearest", "bilinear", "bicubic")
 PADDINGS = ("zeros", "border", "reflection")
 # Input and output: odd and even, one pixel, not square, down and up.

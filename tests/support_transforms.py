@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import LearnedBasis, draw, inner_points, pictures, thetas
+from cases import ON_CPU, LearnedBasis, draw, inner_points, pictures, thetas
 from torch import Tensor, nn
 from torch.autograd import gradgradcheck
 from torch.func import jvp, vmap
@@ -39,7 +39,6 @@ from torch_stn import (
     VelocityField,
     warp,
 )
-from torch_stn.sampling.choose import BACKENDS
 from torch_stn.transforms.velocity import VelocityMap
 
 Make = Callable[[int], Transform]
@@ -279,6 +278,6 @@ QUICK: dict[str, Callable[[str], str | None]] = {
     "double backward": everywhere(double_backward),
     "jvp": everywhere(forward_mode),
     "vmap": everywhere(batched),
-    **{f"backend {name}": by_backend(name) for name in BACKENDS if name != "reference"},
+    **{f"backend {name}": by_backend(name) for name in ON_CPU if name != "reference"},
 }
 SLOW: dict[str, Callable[[str], str | None]] = {"compile": compiled, "export": exported, "ONNX": in_onnx}

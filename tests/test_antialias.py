@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import FAMILIES, draw, pictures, waves
+from cases import FAMILIES, ON_CPU, draw, pictures, waves
 from torch import Tensor
 
 from torch_stn import Affine, Projective, Transform, sample, warp
-from torch_stn.sampling.choose import BACKENDS
 from torch_stn.transforms.maps import Map
 
 PADDINGS = ("zeros", "border", "reflection", "symmetric", "mirror", "wrap")
@@ -89,7 +88,7 @@ def test_a_large_zone_plate_against_64_by_64_samples_a_pixel(name: str) -> None:
 
 
 @CORNERS
-@pytest.mark.parametrize("backend", [*BACKENDS, None])
+@pytest.mark.parametrize("backend", [*ON_CPU, None])
 def test_what_is_not_shrunk_is_read_plainly_bit_by_bit(backend: str | None, align_corners: bool) -> None:
     how: dict[str, Any] = {"backend": backend, "align_corners": align_corners, "return_mask": True}
     for name in ("affine", "projective", "tps", "affine 3-D"):

@@ -44,15 +44,15 @@ def _versions() -> Table:
 def _backends() -> Table:
     """Which backend serves a warp by default, and why the others do not."""
     table = Table(title="Backends: who serves a warp with gradients, and why not")
-    for name in ("device", "dimensions", "mode", *BACKENDS):
-        table.add_column(name)
+    for name in ("images", "mode", *BACKENDS):
+        table.add_column(name, overflow="fold")
     for device in ["cpu"] + (["cuda"] if torch.cuda.is_available() else []):
         for dims in (2, 3):
             for mode in (*INTERPOLATIONS, "custom"):
                 answers = reasons(_problem(device, dims, mode))
                 first = next(name for name, reason in answers.items() if reason is None)
                 cells = [reason or ("serves" if name == first else "could") for name, reason in answers.items()]
-                table.add_row(device, f"{dims}-D", mode, *cells)
+                table.add_row(f"{device} {dims}-D", mode, *cells)
     return table
 
 

@@ -3,11 +3,12 @@
 from types import ModuleType
 
 from torch_stn import _checks
-from torch_stn.sampling.backends import aten, cpu, reference
+from torch_stn.sampling.backends import aten, cpu, reference, triton
 from torch_stn.sampling.problem import Problem
 
 BACKENDS: dict[str, ModuleType] = {
     "cpu": cpu,
+    "triton": triton,
     "aten": aten,
     "reference": reference,
 }
