@@ -19,8 +19,15 @@ template <class T, int D, class K> struct Taps {
             K::weights(fraction, w[i]);
             if (slopes) K::slopes(fraction, s[i]);
             if (reach != MIXED) continue;
-            const IVec<T> cell = load_int<T>(&cells.cell[i][v]) + (K::first + f.margin[i]);
-            for (int t = 0; t < K::taps; t++) pixel[i][t] = look_up<T>(f.source[i] + t, cell);
+            const IVec<T> cell = load_int<T>(&cells.cell[i][v]);
+            for (int t = 0; t < K::taps; t++) {
+                const IVec<T> at = cell + (K::first + t);
+                if (K::taps == 4 && f.padding != ZEROS) {
+                    pixel[i][t] = look_up<T>(f.source[i] + f.margin[i], at);
+                } else {
+                    pixel[i][t] = (at >= (Int<T>)f.begin[i]) & (at < (Int<T>)f.end[i]) ? at : IVec<T>{} - 1;
+                }
+            }
         }
     }
 };
@@ -42,11 +49,24 @@ template <class T, int D, class K> struct RowReader {
         }
         const IVec<T> y = taps.pixel[1][j], z = D == 3 ? taps.pixel[D - 1][k] : IVec<T>{};
         const IVec<T> row = y * (Int<T>)f.stride[1] + (D == 3 ? z * (Int<T>)f.stride[D - 1] : IVec<T>{});
+        if (K::taps == 2 && f.n[0] > 1) return pair(t, (y >= IVec<T>{}) & (z >= IVec<T>{}), row);
         for (int i = 0; i < K::taps; i++) {
             const IVec<T> x = taps.pixel[0][i], there = (x >= IVec<T>{}) & (y >= IVec<T>{}) & (z >= IVec<T>{});
             const Vec<T> read = gather<T>(image, there ? x + row : IVec<T>{});
             t[i] = there ? read : splat<T>(fill);
         }
+    }
+    // Two taps at the border: the nearest pair of pixels that is there, from which each takes its own; gathers are slow.
+    STN_INLINE void pair(Vec<T> (&t)[K::taps], IVec<T> there, IVec<T> row) const {
+        const IVec<T> left = taps.pixel[0][0], right = taps.pixel[0][K::taps - 1];
+        const Int<T> last = (Int<T>)(f.n[0] - 2);
+        const IVec<T> base = left > last ? IVec<T>{} + last : left > IVec<T>{} ? left : IVec<T>{};
+        alignas(64) Int<T> at[Simd<T>::lanes];
+        store_int<T>(at, base + (there ? row : IVec<T>{}));
+        Vec<T> a, b;
+        gather_pairs<T>(image, at, a, b);
+        t[0] = there & (left >= IVec<T>{}) ? (left > last ? b : a) : splat<T>(fill);
+        t[K::taps - 1] = there & (right >= IVec<T>{}) ? (right == IVec<T>{} ? a : b) : splat<T>(fill);
     }
 };
 
