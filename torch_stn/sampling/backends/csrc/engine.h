@@ -1,6 +1,6 @@
 // One call, cut into tasks. Three ways to hold the image, chosen by its shape alone:
 //   packed   many channels, small planes: a pack of channels is copied with its padding, channels in the lanes
-//   padded   small planes: each is copied with its padding
+//   padded   small planes of which much is read: each is copied with its padding
 //   direct   everything else: read where it lies; only vectors of points that touch the border look for the padding
 #pragma once
 #include <numeric>
@@ -13,6 +13,7 @@
 namespace stn {
 
 constexpr int64_t PLANE_BYTES = 96 << 10;   // a padded plane: stays in L2 beside what is made of it
+constexpr int64_t SPARSE = 6;               // pixels a point from which on copying a plane costs more than it saves
 constexpr int64_t PACK_BYTES = 768 << 10;   // a pack of channels
 constexpr int64_t CHUNK = 8192;             // points of a task that reads directly
 constexpr int64_t ENOUGH_TASKS = 6;         // that threads may take whole
@@ -35,9 +36,8 @@ template <class T, int D, class K> class Engine {
         const int64_t plane = Padded<T, D, K, 1>(image).size * (int64_t)sizeof(T);
         const int64_t pack = Pack<T, D, K>(image).size * (int64_t)sizeof(T);
         packed = c.channels * 2 >= L && pack <= PACK_BYTES;
-        padded = !packed && plane <= PLANE_BYTES;
+        padded = !packed && plane <= PLANE_BYTES && points * c.pairs() * SPARSE >= pixels * c.images;
         groups = packed ? (c.channels + L - 1) / L : c.channels;
-        per_group = packed ? L : 1;
     }
 
     bool is_packed() const { return packed; }
@@ -72,7 +72,7 @@ template <class T, int D, class K> class Engine {
     Frame<D> image;
     std::vector<int32_t> tables[D];
     bool packed, padded;
-    int64_t groups, per_group;  // channels are worked on in groups: packs or single planes
+    int64_t groups;  // channels are worked on in groups: packs or single planes
 
     const T* plane_of(const void* tensor, int64_t n, int64_t channel, int64_t size) const {
         return (const T*)tensor + (n * c.channels + channel) * size;

@@ -98,7 +98,9 @@ void read_slopes_planar(const T* image, const Frame<D>& f, const Cells<T, D>& ce
     }
 }
 
-// grad[taps] += g * weights, point after point; each pixel's sum is in the order of the points.
+// grad[taps] += g * weights. Each pixel's sum is in one order: vector after vector, and in each first every fourth point,
+// for neighbours mostly share a pixel, and one's addition would wait for the other's.
+constexpr int APART = 4;
 template <class T, int D, class K, bool PADDED>
 void scatter_planar(const Frame<D>& f, const Cells<T, D>& cells, int count, const T* g, T* grad) {
     constexpr int L = Simd<T>::lanes, planes = D == 3 ? K::taps : 1;
@@ -108,6 +110,10 @@ void scatter_planar(const Frame<D>& f, const Cells<T, D>& cells, int count, cons
         const Taps<T, D, K> taps(f, cells, v, PADDED, false);
         if (taps.reach == OUTSIDE) continue;
         const int lanes = count - v < L ? count - v : L;
+        const auto each = [lanes](auto add) {
+            for (int begin = 0; begin < APART; begin++)
+                for (int l = begin; l < lanes; l += APART) add(l);
+        };
         const Vec<T> weight = load_first(g + v, count - v);
         for (int k = 0; k < planes; k++)
             for (int j = 0; j < K::taps; j++) {
@@ -115,18 +121,19 @@ void scatter_planar(const Frame<D>& f, const Cells<T, D>& cells, int count, cons
                 for (int i = 0; i < K::taps; i++) store(share[k][j][i], row * taps.w[0][i]);
             }
         if (taps.reach == INSIDE) {
-            for (int l = 0; l < lanes; l++)
+            each([&](int l) {
                 for (int k = 0; k < planes; k++)
                     for (int j = 0; j < K::taps; j++) {
                         T* to = grad + taps.offset[l] + (j + K::first) * f.stride[1] + K::first;
                         if (D == 3) to += (k + K::first) * f.stride[D - 1];
                         for (int i = 0; i < K::taps; i++) to[i] += share[k][j][i][l];
                     }
+            });
             continue;
         }
         for (int i = 0; i < D; i++)
             for (int t = 0; t < K::taps; t++) store_int<T>(pixel[i][t], taps.pixel[i][t]);
-        for (int l = 0; l < lanes; l++)
+        each([&](int l) {
             for (int k = 0; k < planes; k++)
                 for (int j = 0; j < K::taps; j++) {
                     const int64_t y = pixel[1][j][l], z = D == 3 ? pixel[D - 1][k][l] : 0;
@@ -135,6 +142,7 @@ void scatter_planar(const Frame<D>& f, const Cells<T, D>& cells, int count, cons
                     for (int i = 0; i < K::taps; i++)
                         if (pixel[0][i][l] >= 0) to[pixel[0][i][l]] += share[k][j][i][l];
                 }
+        });
     }
 }
 
