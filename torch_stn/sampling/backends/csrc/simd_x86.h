@@ -4,7 +4,7 @@
 namespace stn {
 
 STN_INLINE __m128 two_pairs(const float* p, const float* q) {
-    return _mm_castpd_ps(_mm_loadh_pd(_mm_load_sd((const double*)p), (const double*)q));
+    return _mm_loadh_pi(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i*)p)), (const __m64*)q);  // of any alignment
 }
 
 #if STN_BYTES == 64
