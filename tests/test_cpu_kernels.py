@@ -71,12 +71,16 @@ def everything(run: Any, image: Tensor, *sources: Tensor) -> list[Tensor]:
     return [values.detach(), *(torch.zeros_like(x) if g is None else g for x, g in zip(inputs, grads, strict=True))]
 
 
-# Small planes, packs of channels, planes that are read where they lie; whole vectors and rests of them.
+# Small planes, packs of channels, planes that are read where they lie, for their size or because few of their pixels are
+# read; one column, and two; whole vectors and rests of them.
 SHAPES = [
     (2, 3, (7, 9), (5, 6)),
     (3, 1, (28, 28), (28, 28)),
     (2, 19, (9, 11), (13, 17)),
     (1, 2, (171, 163), (150, 149)),
+    (2, 1, (61, 83), (9, 12)),
+    (1, 2, (100, 1), (5, 3)),
+    (1, 2, (100, 2), (5, 3)),
     (2, 9, (5, 7, 6), (4, 9, 5)),
     (1, 2, (31, 29, 33), (20, 30, 35)),
 ]
@@ -187,7 +191,14 @@ def threads() -> Iterator[None]:
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(
     ("n", "channels", "in_size"),
-    [(1, 1, (300, 280)), (9, 3, (33, 31)), (4, 40, (14, 15)), (1, 1, (40, 41, 42))],
+    [
+        (1, 1, (300, 280)),
+        (2, 3, (180, 170)),
+        (7, 2, (180, 170)),
+        (9, 3, (33, 31)),
+        (4, 40, (14, 15)),
+        (1, 1, (40, 41, 42)),
+    ],
     ids=str,
 )
 def test_gradients_have_the_same_bits_in_twenty_runs_and_for_any_threads(

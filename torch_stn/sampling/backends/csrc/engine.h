@@ -1,21 +1,22 @@
 // One call, cut into tasks. Three ways to hold the image, chosen by its shape alone:
 //   packed   many channels, small planes: a pack of channels is copied with its padding, channels in the lanes
-//   padded   small planes: each is copied with its padding
+//   padded   small planes of which much is read: each is copied with its padding
 //   direct   everything else: read where it lies; only vectors of points that touch the border look for the padding
 #pragma once
+#include <numeric>
 #include <vector>
 
 #include "packed.h"
-#include "quads.h"
+#include "planar.h"
 #include "schedule.h"
 
 namespace stn {
 
 constexpr int64_t PLANE_BYTES = 96 << 10;   // a padded plane: stays in L2 beside what is made of it
+constexpr int64_t SPARSE = 6;               // pixels a point from which on copying a plane costs more than it saves
 constexpr int64_t PACK_BYTES = 768 << 10;   // a pack of channels
 constexpr int64_t CHUNK = 8192;             // points of a task that reads directly
-constexpr int64_t TILE = 64;                // points a side of a tile whose gradient is gathered in a patch
-constexpr int64_t ENOUGH_PLANES = 6;        // planes that can be handed to threads whole
+constexpr int64_t ENOUGH_TASKS = 6;         // that threads may take whole
 
 template <class T, int D, class K> class Engine {
   public:
@@ -35,9 +36,8 @@ template <class T, int D, class K> class Engine {
         const int64_t plane = Padded<T, D, K, 1>(image).size * (int64_t)sizeof(T);
         const int64_t pack = Pack<T, D, K>(image).size * (int64_t)sizeof(T);
         packed = c.channels * 2 >= L && pack <= PACK_BYTES;
-        padded = !packed && plane <= PLANE_BYTES;
+        padded = !packed && plane <= PLANE_BYTES && points * c.pairs() * SPARSE >= pixels * c.images;
         groups = packed ? (c.channels + L - 1) / L : c.channels;
-        per_group = packed ? L : 1;
     }
 
     bool is_packed() const { return packed; }
@@ -57,7 +57,8 @@ template <class T, int D, class K> class Engine {
 
     void backward() const {
         const bool small = c.pairs() * c.channels * points < 2 * SERIAL_WORK;
-        const bool at_once = c.grad_image && c.grad_source && c.small_source() && (c.images * groups >= ENOUGH_PLANES || small);
+        const int64_t tasks = packed || padded ? c.images * groups : c.images;
+        const bool at_once = c.grad_image && c.grad_source && c.small_source() && (tasks >= ENOUGH_TASKS || small);
         if (c.grad_image) ask_huge_pages(c.grad_image, c.images * c.channels * pixels * (int64_t)sizeof(T), HUGE_BYTES);
         if (c.grad_source && !at_once) backward_source();
         if (c.grad_image) backward_image(at_once);
@@ -71,7 +72,7 @@ template <class T, int D, class K> class Engine {
     Frame<D> image;
     std::vector<int32_t> tables[D];
     bool packed, padded;
-    int64_t groups, per_group;  // channels are worked on in groups: packs or single planes
+    int64_t groups;  // channels are worked on in groups: packs or single planes
 
     const T* plane_of(const void* tensor, int64_t n, int64_t channel, int64_t size) const {
         return (const T*)tensor + (n * c.channels + channel) * size;
@@ -223,26 +224,27 @@ template <class T, int D, class K> class Engine {
         }
     }
 
-    // Gradients of the image, and at once those of the map. A task owns the rows [begin, end) of the slowest axis of one
-    // group of channels, and adds to each pixel in the order of the points: the bits do not depend on the slabs.
+    // Gradients of the image, and at once those of the map. A task owns one group of channels of an image, or the rows
+    // [begin, end) of the slowest axis of a whole one, and adds to each pixel in one order: the bits do not depend on the
+    // slabs.
     void backward_image(bool with_source) const {
-        const int64_t rows = c.in[D - 1], tasks = c.images * groups;
+        const int64_t rows = c.in[D - 1], parts = packed || padded ? groups : 1, tasks = c.images * parts;
         int64_t slabs = 1;
-        if (!with_source && !packed && !padded && tasks < ENOUGH_PLANES && c.threads > 1 && !forked()) {
-            slabs = (2 * c.threads + tasks - 1) / tasks;
+        if (!with_source && !packed && !padded && tasks < ENOUGH_TASKS && c.threads > 1 && !forked()) {
+            slabs = c.threads / std::gcd(tasks, c.threads);  // as many tasks for each thread
             if (slabs > rows / 8) slabs = rows / 8 > 0 ? rows / 8 : 1;
         }
-        std::vector<double> sums(with_source ? c.pairs() * groups * c.source_size() : 0);
+        std::vector<double> sums(with_source ? c.pairs() * parts * c.source_size() : 0);
+        double* to = with_source ? sums.data() : nullptr;
         parallel(tasks * slabs, c.pairs() * c.channels * points, c.threads, [&](int64_t begin, int64_t end) {
             for (int64_t task = begin; task < end; task++) {
-                const int64_t n = task / slabs / groups, group = task / slabs % groups, slab = task % slabs;
-                double* to = with_source ? sums.data() : nullptr;
+                const int64_t n = task / slabs / parts, group = task / slabs % parts, slab = task % slabs;
                 if (packed) image_packs(n, group, to);
                 else if (padded) image_planes(n, group, to);
-                else image_direct(n, group, rows * slab / slabs, rows * (slab + 1) / slabs, to);
+                else image_direct(n, rows * slab / slabs, rows * (slab + 1) / slabs, to);
             }
         });
-        if (with_source) collect(sums, groups);
+        if (with_source) collect(sums, parts);
     }
     // f(pair) for the pairs that read image n.
     template <class F> void pairs_of(int64_t n, F f) const {
@@ -275,42 +277,33 @@ template <class T, int D, class K> class Engine {
         unpad_pack(p, grad, channels_of(c.grad_image, n, group, pixels));
     }
     void image_planes(int64_t n, int64_t channel, double* sums) const {
-        constexpr bool quads = D == 2 && K::taps == 2;
         const Whole p(image);
-        T* memory = scratch<T>(0, p.size);
+        T *memory = scratch<T>(0, p.size), *grad = scratch<T>(1, p.size);
+        p.clear(grad, 0);
         if (sums) {
             p.clear(memory, (T)c.fill);
             pad_plane(p, plane_of(c.image, n, channel, pixels), memory);
         }
-        const QuadPatch<T> patch{-K::low, image.n[0] + K::high - 1, -K::low, image.n[1] + K::high - 1};
-        T* grad = scratch<T>(1, quads ? patch.size() : p.size);
-        quads ? patch.clear(grad) : p.clear(grad, 0);
         Sources<T, D> s(c);
         Lane<T> slopes[D];
         pairs_of(n, [&](int64_t pair) {
             s.choose(c.map_of(pair));
             const T* g = plane_of(c.grad_result, pair, channel, points);
             blocks(s, p.frame, true, 0, points, [&](int64_t l, int count, const Cells<T, D>& cells) {
-                if constexpr (quads) patch.scatter(cells, count, g + l, grad);
-                else scatter_planar<T, D, K, true>(p.frame, cells, count, g + l, grad + p.origin);
+                scatter_planar<T, D, K, true>(p.frame, cells, count, g + l, grad + p.origin);
                 if (!sums) return;
                 read_slopes_planar<T, D, K, true>(memory + p.origin, p.frame, cells, count, (T)c.fill, g + l, false, slopes);
                 finish(cells, count, slopes);
                 s.pull(l, count, slopes, part(sums, pair, channel));
             });
         });
-        T* out = (T*)plane_of(c.grad_image, n, channel, pixels);
-        if constexpr (quads) {
-            memset(out, 0, pixels * sizeof(T));
-            patch.fold(grad, image.n[0], 0, image.n[1], out);
-        } else {
-            unpad_plane(p, grad, out);
-        }
+        unpad_plane(p, grad, (T*)plane_of(c.grad_image, n, channel, pixels));
     }
-    void image_direct(int64_t n, int64_t channel, int64_t begin, int64_t end, double* sums) const {
+    // The rows [begin, end) of the slowest axis of all channels of an image: they share the coordinates.
+    void image_direct(int64_t n, int64_t begin, int64_t end, double* sums) const {
         const int64_t row = pixels / c.in[D - 1];
-        T* grad = (T*)plane_of(c.grad_image, n, channel, pixels);
-        memset(grad + begin * row, 0, (end - begin) * row * sizeof(T));
+        for (int64_t ch = 0; ch < c.channels; ch++)
+            memset((T*)plane_of(c.grad_image, n, ch, pixels) + begin * row, 0, (end - begin) * row * sizeof(T));
         Frame<D> slab = image;
         std::vector<int32_t> table = tables[D - 1];
         for (int32_t& from : table)
@@ -319,51 +312,22 @@ template <class T, int D, class K> class Engine {
         slab.begin[D - 1] = begin;
         slab.end[D - 1] = end;
         Sources<T, D> s(c);
+        Lane<T> slopes[D];
         pairs_of(n, [&](int64_t pair) {
             s.choose(c.map_of(pair));
-            const T* g = plane_of(c.grad_result, pair, channel, points);
-            const T* source = plane_of(c.image, n, channel, pixels);
-            double* to = part(sums, pair, channel);
-            const auto block = [&](int64_t l, int count, const Cells<T, D>& cells, bool scatter) {
-                if (scatter) scatter_planar<T, D, K, false>(slab, cells, count, g + l, grad);
-                if (!to) return;
-                Lane<T> slopes[D];
-                read_slopes_planar<T, D, K, false>(source, slab, cells, count, (T)c.fill, g + l, false, slopes);
+            blocks(s, slab, false, 0, points, [&](int64_t l, int count, const Cells<T, D>& cells) {
+                for (int64_t ch = 0; ch < c.channels; ch++) {
+                    const T* g = plane_of(c.grad_result, pair, ch, points) + l;
+                    scatter_planar<T, D, K, false>(slab, cells, count, g, (T*)plane_of(c.grad_image, n, ch, pixels));
+                    if (!sums) continue;
+                    read_slopes_planar<T, D, K, false>(plane_of(c.image, n, ch, pixels), slab, cells, count, (T)c.fill, g,
+                                                       ch > 0, slopes);
+                }
+                if (!sums) return;
                 finish(cells, count, slopes);
-                s.pull(l, count, slopes, to);
-            };
-            if constexpr (D == 2 && K::taps == 2) {
-                tiles(s, slab, g, grad, block);
-            } else {
-                blocks(s, slab, false, 0, points,
-                       [&](int64_t l, int count, const Cells<T, D>& cells) { block(l, count, cells, true); });
-            }
+                s.pull(l, count, slopes, sums + pair * c.source_size());
+            });
         });
-    }
-
-    // Tile by tile of the output, so that the cells that a tile touches stay in cache; f(first, count, cells, whether its
-    // shares are still to be scattered).
-    template <class F> void tiles(const Sources<T, D>& s, const Frame<D>& slab, const T* g, T* grad, F f) const {
-        const int64_t width = c.out[0], height = c.out[1];
-        for (int64_t i0 = 0; i0 < height; i0 += TILE)
-            for (int64_t j0 = 0; j0 < width; j0 += TILE) {
-                const int64_t i1 = i0 + TILE < height ? i0 + TILE : height, j1 = j0 + TILE < width ? j0 + TILE : width;
-                QuadPatch<T> patch{slab.n[0], -K::low - 1, slab.n[1], -K::low - 1};
-                for (int64_t i = i0; i < i1; i++)
-                    blocks(s, slab, false, i * width + j0, i * width + j1,
-                           [&](int64_t, int count, const Cells<T, D>& cells) { patch.embrace(cells, count); });
-                patch.clip(slab.begin[1], slab.end[1]);
-                const bool quads = patch.cells() <= QUAD_CELLS;
-                T* memory = quads ? scratch<T>(1, patch.size()) : nullptr;
-                if (quads) patch.clear(memory);
-                for (int64_t i = i0; i < i1; i++)
-                    blocks(s, slab, false, i * width + j0, i * width + j1,
-                           [&](int64_t l, int count, const Cells<T, D>& cells) {
-                               if (quads) patch.scatter(cells, count, g + l, memory);
-                               f(l, count, cells, !quads);
-                           });
-                if (quads) patch.fold(memory, slab.n[0], slab.begin[1], slab.end[1], grad);
-            }
     }
 };
 

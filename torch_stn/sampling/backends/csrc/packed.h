@@ -98,14 +98,6 @@ void read_pack(const T* pack, const Frame<D>& f, const Cells<T, D>& cells, int c
     }
 }
 
-// Lane i of the result: the sum over the lanes of r[i].
-template <class T> STN_INLINE Vec<T> sums_of_rows(Vec<T>* r) {
-    transpose<T>(r);
-    for (int width = Simd<T>::lanes / 2; width; width /= 2)
-        for (int i = 0; i < width; i++) r[i] += r[i + width];
-    return r[0];
-}
-
 // Scatters g into `grad` (null: not wanted) and stores the slopes of every point (null: not wanted).
 template <class T, int D, class K>
 void pull_pack(const T* pack, T* grad, const Frame<D>& f, const Cells<T, D>& cells, int count, int64_t at,

@@ -19,8 +19,15 @@ template <class T, int D, class K> struct Taps {
             K::weights(fraction, w[i]);
             if (slopes) K::slopes(fraction, s[i]);
             if (reach != MIXED) continue;
-            const IVec<T> cell = load_int<T>(&cells.cell[i][v]) + (K::first + f.margin[i]);
-            for (int t = 0; t < K::taps; t++) pixel[i][t] = look_up<T>(f.source[i] + t, cell);
+            const IVec<T> cell = load_int<T>(&cells.cell[i][v]);
+            for (int t = 0; t < K::taps; t++) {
+                const IVec<T> at = cell + (K::first + t);
+                if (K::taps == 4 && f.padding != ZEROS) {
+                    pixel[i][t] = look_up<T>(f.source[i] + f.margin[i], at);
+                } else {
+                    pixel[i][t] = (at >= (Int<T>)f.begin[i]) & (at < (Int<T>)f.end[i]) ? at : IVec<T>{} - 1;
+                }
+            }
         }
     }
 };
@@ -42,11 +49,24 @@ template <class T, int D, class K> struct RowReader {
         }
         const IVec<T> y = taps.pixel[1][j], z = D == 3 ? taps.pixel[D - 1][k] : IVec<T>{};
         const IVec<T> row = y * (Int<T>)f.stride[1] + (D == 3 ? z * (Int<T>)f.stride[D - 1] : IVec<T>{});
+        if (K::taps == 2 && f.n[0] > 1) return pair(t, (y >= IVec<T>{}) & (z >= IVec<T>{}), row);
         for (int i = 0; i < K::taps; i++) {
             const IVec<T> x = taps.pixel[0][i], there = (x >= IVec<T>{}) & (y >= IVec<T>{}) & (z >= IVec<T>{});
             const Vec<T> read = gather<T>(image, there ? x + row : IVec<T>{});
             t[i] = there ? read : splat<T>(fill);
         }
+    }
+    // Two taps at the border: the nearest pair of pixels that is there, from which each takes its own; gathers are slow.
+    STN_INLINE void pair(Vec<T> (&t)[K::taps], IVec<T> there, IVec<T> row) const {
+        const IVec<T> left = taps.pixel[0][0], right = taps.pixel[0][K::taps - 1];
+        const Int<T> last = (Int<T>)(f.n[0] - 2);
+        const IVec<T> base = left > last ? IVec<T>{} + last : left > IVec<T>{} ? left : IVec<T>{};
+        alignas(64) Int<T> at[Simd<T>::lanes];
+        store_int<T>(at, base + (there ? row : IVec<T>{}));
+        Vec<T> a, b;
+        gather_pairs<T>(image, at, a, b);
+        t[0] = there & (left >= IVec<T>{}) ? (left > last ? b : a) : splat<T>(fill);
+        t[K::taps - 1] = there & (right >= IVec<T>{}) ? (right == IVec<T>{} ? a : b) : splat<T>(fill);
     }
 };
 
@@ -78,7 +98,9 @@ void read_slopes_planar(const T* image, const Frame<D>& f, const Cells<T, D>& ce
     }
 }
 
-// grad[taps] += g * weights, point after point; each pixel's sum is in the order of the points.
+// grad[taps] += g * weights. Each pixel's sum is in one order: vector after vector, and in each first every fourth point,
+// for neighbours mostly share a pixel, and one's addition would wait for the other's.
+constexpr int APART = 4;
 template <class T, int D, class K, bool PADDED>
 void scatter_planar(const Frame<D>& f, const Cells<T, D>& cells, int count, const T* g, T* grad) {
     constexpr int L = Simd<T>::lanes, planes = D == 3 ? K::taps : 1;
@@ -88,6 +110,10 @@ void scatter_planar(const Frame<D>& f, const Cells<T, D>& cells, int count, cons
         const Taps<T, D, K> taps(f, cells, v, PADDED, false);
         if (taps.reach == OUTSIDE) continue;
         const int lanes = count - v < L ? count - v : L;
+        const auto each = [lanes](auto add) {
+            for (int begin = 0; begin < APART; begin++)
+                for (int l = begin; l < lanes; l += APART) add(l);
+        };
         const Vec<T> weight = load_first(g + v, count - v);
         for (int k = 0; k < planes; k++)
             for (int j = 0; j < K::taps; j++) {
@@ -95,18 +121,19 @@ void scatter_planar(const Frame<D>& f, const Cells<T, D>& cells, int count, cons
                 for (int i = 0; i < K::taps; i++) store(share[k][j][i], row * taps.w[0][i]);
             }
         if (taps.reach == INSIDE) {
-            for (int l = 0; l < lanes; l++)
+            each([&](int l) {
                 for (int k = 0; k < planes; k++)
                     for (int j = 0; j < K::taps; j++) {
                         T* to = grad + taps.offset[l] + (j + K::first) * f.stride[1] + K::first;
                         if (D == 3) to += (k + K::first) * f.stride[D - 1];
                         for (int i = 0; i < K::taps; i++) to[i] += share[k][j][i][l];
                     }
+            });
             continue;
         }
         for (int i = 0; i < D; i++)
             for (int t = 0; t < K::taps; t++) store_int<T>(pixel[i][t], taps.pixel[i][t]);
-        for (int l = 0; l < lanes; l++)
+        each([&](int l) {
             for (int k = 0; k < planes; k++)
                 for (int j = 0; j < K::taps; j++) {
                     const int64_t y = pixel[1][j][l], z = D == 3 ? pixel[D - 1][k][l] : 0;
@@ -115,6 +142,7 @@ void scatter_planar(const Frame<D>& f, const Cells<T, D>& cells, int count, cons
                     for (int i = 0; i < K::taps; i++)
                         if (pixel[0][i][l] >= 0) to[pixel[0][i][l]] += share[k][j][i][l];
                 }
+        });
     }
 }
 

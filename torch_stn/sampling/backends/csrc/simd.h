@@ -23,14 +23,12 @@ template <class T> struct Simd;
 template <> struct Simd<float> {
     typedef float V __attribute__((vector_size(STN_BYTES)));
     typedef int32_t I __attribute__((vector_size(STN_BYTES)));
-    typedef float Quad __attribute__((vector_size(16)));
     using Int = int32_t;
     static constexpr int lanes = STN_BYTES / 4;
 };
 template <> struct Simd<double> {
     typedef double V __attribute__((vector_size(STN_BYTES)));
     typedef int64_t I __attribute__((vector_size(STN_BYTES)));
-    typedef double Quad __attribute__((vector_size(32)));
     using Int = int64_t;
     static constexpr int lanes = STN_BYTES / 8;
 };
@@ -130,18 +128,13 @@ template <class T> STN_INLINE void transpose(Vec<T>* r) {
             r[j][i] = keep;
         }
 }
-// Four vectors -> each lane's four values side by side, at out + quad_of(lane): an order that costs the fewest shuffles.
-template <class T> STN_INLINE constexpr int quad_of(int lane) {
-    return Simd<T>::lanes < 4 ? 4 * lane : Simd<T>::lanes * (lane & 3) + 4 * (lane >> 2);
-}
-template <class T> STN_INLINE void interleave4(Vec<T> a, Vec<T> b, Vec<T> c, Vec<T> d, T* out) {
-    for (int i = 0; i < Simd<T>::lanes; i++) {
-        T* quad = out + quad_of<T>(i);
-        quad[0] = a[i];
-        quad[1] = b[i];
-        quad[2] = c[i];
-        quad[3] = d[i];
-    }
+
+// Lane i of the result: the sum over the lanes of r[i], for `lanes` vectors, which are used up.
+template <class T> STN_INLINE Vec<T> sums_of_rows(Vec<T>* r) {
+    transpose<T>(r);
+    for (int width = Simd<T>::lanes / 2; width; width /= 2)
+        for (int i = 0; i < width; i++) r[i] += r[i + width];
+    return r[0];
 }
 
 }  // namespace stn

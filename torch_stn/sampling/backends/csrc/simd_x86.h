@@ -4,7 +4,7 @@
 namespace stn {
 
 STN_INLINE __m128 two_pairs(const float* p, const float* q) {
-    return _mm_castpd_ps(_mm_loadh_pd(_mm_load_sd((const double*)p), (const double*)q));
+    return _mm_loadh_pi(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i*)p)), (const __m64*)q);  // of any alignment
 }
 
 #if STN_BYTES == 64
@@ -74,12 +74,18 @@ template <> STN_INLINE void transpose<float>(Vec<float>* rows) {
         r[12 + i] = _mm512_shuffle_f32x4(t[4 + i], t[12 + i], 0xdd);
     }
 }
-template <>
-STN_INLINE void interleave4<float>(Vec<float> a, Vec<float> b, Vec<float> c, Vec<float> d, float* out) {
-    F t0 = _mm512_unpacklo_ps((F)a, (F)b), t1 = _mm512_unpackhi_ps((F)a, (F)b);
-    F t2 = _mm512_unpacklo_ps((F)c, (F)d), t3 = _mm512_unpackhi_ps((F)c, (F)d);
-    F q[4] = {pairs_low(t0, t2), pairs_high(t0, t2), pairs_low(t1, t3), pairs_high(t1, t3)};
-    for (int i = 0; i < 4; i++) _mm512_storeu_ps(out + 16 * i, q[i]);
+
+// Sums are halved while they are brought side by side: half the shuffles of a transpose.
+template <> STN_INLINE Vec<float> sums_of_rows<float>(Vec<float>* rows) {
+    F* r = (F*)rows;
+    for (int i = 0; i < 8; i++)
+        r[i] = _mm512_add_ps(_mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]), _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]));
+    for (int i = 0; i < 4; i++) r[i] = _mm512_add_ps(pairs_low(r[2 * i], r[2 * i + 1]), pairs_high(r[2 * i], r[2 * i + 1]));
+    for (int width = 2; width; width /= 2)
+        for (int i = 0; i < width; i++)
+            r[i] = _mm512_add_ps(_mm512_shuffle_f32x4(r[2 * i], r[2 * i + 1], 0x88),
+                                 _mm512_shuffle_f32x4(r[2 * i], r[2 * i + 1], 0xdd));
+    return rows[0];
 }
 
 #elif STN_BYTES == 32
@@ -127,14 +133,6 @@ template <> STN_INLINE void transpose<float>(Vec<float>* rows) {
         r[4 + i] = _mm256_permute2f128_ps(u[i], u[4 + i], 0x31);
     }
 }
-template <>
-STN_INLINE void interleave4<float>(Vec<float> a, Vec<float> b, Vec<float> c, Vec<float> d, float* out) {
-    F t0 = _mm256_unpacklo_ps((F)a, (F)b), t1 = _mm256_unpackhi_ps((F)a, (F)b);
-    F t2 = _mm256_unpacklo_ps((F)c, (F)d), t3 = _mm256_unpackhi_ps((F)c, (F)d);
-    F q[4] = {_mm256_shuffle_ps(t0, t2, 0x44), _mm256_shuffle_ps(t0, t2, 0xee), _mm256_shuffle_ps(t1, t3, 0x44),
-              _mm256_shuffle_ps(t1, t3, 0xee)};
-    for (int i = 0; i < 4; i++) _mm256_storeu_ps(out + 8 * i, q[i]);
-}
 
 #else
 typedef __m128 F;
@@ -151,12 +149,6 @@ STN_INLINE void gather_pairs<float>(const float* p, const int32_t* k, Vec<float>
 template <> STN_INLINE void transpose<float>(Vec<float>* rows) {
     F* r = (F*)rows;
     _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]);
-}
-template <>
-STN_INLINE void interleave4<float>(Vec<float> a, Vec<float> b, Vec<float> c, Vec<float> d, float* out) {
-    F q[4] = {(F)a, (F)b, (F)c, (F)d};
-    _MM_TRANSPOSE4_PS(q[0], q[1], q[2], q[3]);
-    for (int i = 0; i < 4; i++) _mm_storeu_ps(out + 4 * i, q[i]);
 }
 #endif
 
