@@ -35,7 +35,7 @@ def hostile_folder(path: Path) -> tuple[Path, dict[str, str]]:
         bad[name] = reason
 
     whole = (path / "red" / "000.jpg").read_bytes()
-    put("red/cut-short.jpg", whole[: len(whole) // 2], "broken: image file is truncated")
+    put("red/cut-short.jpg", whole[: len(whole) // 2], "runcated")
     put("red/empty.png", b"", "empty")
     put("red/words.png", b"this is no picture\n" * 40, "no image, whatever its name")
     put("green/wide.png", png_header(30_000, 30_000), "a decompression bomb")

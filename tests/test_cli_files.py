@@ -18,6 +18,7 @@ import torch
 from command_line import FOREIGN, MISTAKE, complaint, move_to, see_few_digits, stn, train, unbroken
 from tiny_run import tiny_digits, tiny_train, weights
 
+from torch_stn.lab.data import load
 from torch_stn.lab.evaluate import evaluate
 from torch_stn.lab.run_folder import RunFolder
 

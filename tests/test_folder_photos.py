@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from photo_folder import COLOURS, folder_config, photo_folder, read
+from photo_folder import COLOURS, folder_config, photo, photo_folder, read
 
 from torch_stn.lab import models
 from torch_stn.lab.data.augment import augment, poses
@@ -29,6 +29,20 @@ def test_a_share_of_every_class_is_held_out_by_the_seed(tmp_path: Path) -> None:
     assert len(others) > 2
 
 
+def test_frames_of_one_film_are_held_out_together(tmp_path: Path) -> None:
+    for name in COLOURS:
+        (tmp_path / name).mkdir()
+        for film in range(5):
+            for frame in range(3):
+                photo(COLOURS[name], 15 * film + frame).save(tmp_path / name / f"film-{film}_{frame}.png")
+    photos, _ = read(tmp_path, "together=_", "validation=0.4")
+    films: dict[str, int] = {}
+    for name in photos.test_files:
+        films[name.rpartition("_")[0]] = films.get(name.rpartition("_")[0], 0) + 1
+    assert len(films) == 3 * 2
+    assert set(films.values()) == {3}
+
+
 def test_folders_train_and_val_are_the_split(tmp_path: Path) -> None:
     photo_folder(tmp_path / "train", 4)
     photo_folder(tmp_path / "val", {"red": 2, "blue": 1})
@@ -45,7 +59,7 @@ def test_folders_train_and_val_are_the_split(tmp_path: Path) -> None:
 def test_uneven_classes_are_spoken_of(tmp_path: Path) -> None:
     photo_folder(tmp_path, {"red": 20, "blue": 3})
     assert any("classes are uneven, 2 to 16" in line for line in read(tmp_path)[1])
-    assert not any("uneven" in line for line in read(tmp_path, "balance=draws")[1])
+    assert not any("classes are uneven" in line for line in read(tmp_path, "balance=draws")[1])
 
 
 def test_the_facts_are_those_of_the_training_pixels(tmp_path: Path) -> None:

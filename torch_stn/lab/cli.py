@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from torch_stn._version import __version__
-from torch_stn.lab.errors import UserError
+from torch_stn.lab.errors import LostProcessError, UserError
 
 app = typer.Typer(
     name="stn",
@@ -36,6 +36,9 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except UserError as error:
             _fail(str(error), MISTAKE)
+        except LostProcessError as error:
+            typer.echo(f"stn: {error}", err=True)
+            raise typer.Exit(FOREIGN) from None
         except KeyboardInterrupt:
             _fail("interrupted", INTERRUPTED)
         except BrokenPipeError:

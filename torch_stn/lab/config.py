@@ -24,6 +24,7 @@ class Config:
     size: int = 64  # of a folder, as all below: every image is held at size x size pixels
     grey: bool = False  # one channel instead of three
     validation: float = 0.2  # share of each class held out, where nothing says which images are for validation
+    together: str = ""  # files whose names are alike up to the last of this are held out together: frames of a film
     balance: str = "none"  # none | weights (of the loss) | draws (every class as often)
     flip: bool = False  # left and right are the same thing: not for signs, not for writing
     jitter: float = 0.1  # of pose: shift and scale by this share, and as many radians

@@ -170,7 +170,7 @@ def _measure(model: nn.Module, data: DataSet, config: Config) -> tuple[dict[str,
         record["variance_share"] = {"before": before_share, "after": after_share}
         if "mean_inputs" in arrays:
             arrays["mean_outputs"] = seen.outputs.means()
-        if posed:
+        if posed and isinstance(data, DigitSet):
             labels = torch.cat(seen.labels)
             was, left = (residual(torch.cat(poses), labels) for poses in (seen.before, seen.after))
             record["pose"] = {key: {"before": was[key], "after": left[key]} for key in was}

@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from itertools import batched, count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,7 +64,8 @@ def predict(
     found, bad = [], 0
     numbers = count()
     with hostile_files(), torch.inference_mode():
-        for batch in batched(_decoded(paths, config.size, grey=config.grey), BATCH):
+        decoded = _decoded(paths, config.size, grey=config.grey)
+        while batch := list(islice(decoded, BATCH)):
             good = [(name, pixels) for name, pixels in batch if not isinstance(pixels, Skipped)]
             for each in (pixels for _, pixels in batch if isinstance(pixels, Skipped)):
                 bad += 1
@@ -84,10 +85,10 @@ def predict(
     return found
 
 
-def look(model: nn.Module, images: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-    """Probabilities (N, K), and for each image what its transformers wrote, (count, C, h, w)."""
+def look(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities (N, K), and what the transformers wrote, (N, count, C, h, w); without one count is 0."""
     if not isinstance(model, Aligned):
-        return model(images).softmax(dim=1), [images[:0]] * len(images)
+        return model(images).softmax(dim=1), images[:, None][:, :0]
     read = model.transformer.read(images, model.transformer.theta(images))
     return model.classify(read).softmax(dim=1), read if model.transformer.count > 1 else read[:, None]
 

@@ -1,6 +1,7 @@
 """What the commands do: train a run and evaluate it, make the demo. The command line only parses and prints."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch_stn.lab.config import Config
 from torch_stn.lab.console import say, watching
 from torch_stn.lab.data.load import Source, facts_for, load
 from torch_stn.lab.data.photos import Photos
-from torch_stn.lab.errors import UserError
+from torch_stn.lab.errors import LostProcessError, UserError
 from torch_stn.lab.evaluate import evaluate
 from torch_stn.lab.run_folder import RunFolder, environment
 from torch_stn.lab.train import launch, progress, step_limit, train
@@ -82,13 +83,29 @@ def train_and_evaluate(
     fabric = fabric or launch(config)
     if source is None:
         source = load(config, notice=say if fabric.is_global_zero else _silent)
-    if not fabric.is_global_zero:
-        train(folder, source, fabric=fabric)
-        return None
-    limit = step_limit(config, len(source.train_images))
-    with watching(models.label(config), lambda row: progress(config, limit, row["step"], row["seconds"])) as watch:
-        train(folder, source, watch, fabric)
+    with losses_told(folder, fabric):
+        if not fabric.is_global_zero:
+            train(folder, source, fabric=fabric)
+            return None
+        limit = step_limit(config, len(source.train_images))
+        with watching(models.label(config), lambda row: progress(config, limit, row["step"], row["seconds"])) as watch:
+            train(folder, source, watch, fabric)
     return evaluate(folder, fabric.device, source)
+
+
+@contextmanager
+def losses_told(folder: RunFolder, fabric: Fabric) -> Iterator[None]:
+    """A process that is killed breaks the others' next exchange of gradients, deep inside torch: told in a line."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error).lower()
+        if fabric.world_size == 1 or not any(word in text for word in ("gloo", "nccl", "connection", "peer")):
+            raise
+        saved = f"its last checkpoint is {found[-1].name}" if (found := folder.checkpoints()) else "nothing is saved"
+        raise LostProcessError(
+            f"another of the {fabric.world_size} processes ended; {saved}, go on with: stn train --resume {folder.path}"
+        ) from None
 
 
 def _silent(line: str) -> None:

@@ -6,6 +6,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 # Named, so that Pillow tries no other: its EPS reader runs a program.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "MPO")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 MOST_PIXELS = 64_000_000  # decoded; a JPEG is decoded smaller where it is much larger than what is wanted
 SIXTEEN = 257  # 65535 / 255
 
@@ -44,7 +45,7 @@ def decode(
     Raises: NotAnImageError with the reason.
     """
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=_formats()) as image:
             whole = image.size
             image.draft("RGB", (2 * size, 2 * size))  # JPEG only: decodes at a half, a quarter or an eighth
             width, height = image.size
@@ -82,6 +83,13 @@ def eight_bits(image: Image.Image) -> Image.Image:
         white.alpha_composite(layer)
         return white.convert("RGB")
     return image
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """Those that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _reason(error: Exception) -> str:

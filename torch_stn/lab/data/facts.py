@@ -34,7 +34,9 @@ def read_facts(record: Mapping[str, Any], where: object) -> Facts:
     """The facts of a record; UserError where they do not hold together, since a network is built from them."""
     try:
         facts = Facts(
-            *(int(record[key]) for key in ("channels", "height", "width")),
+            int(record["channels"]),
+            int(record["height"]),
+            int(record["width"]),
             tuple(str(each) for each in record["classes"]),
             tuple(float(each) for each in record["mean"]),
             tuple(float(each) for each in record["deviation"]),

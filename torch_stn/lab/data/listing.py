@@ -79,9 +79,8 @@ def images_at(paths: list[Path]) -> Iterator[Listed | Skipped]:
         if path.is_dir():
             found = Listing([], [], [], [])
             _class(found, path.parent, path, "", "")
-            at = str(path.parent)
-            yield from (each._replace(name=os.path.join(at, each.name)) for each in found.files)
-            yield from (each._replace(name=os.path.join(at, each.name)) for each in found.skipped)
+            yield from (each._replace(name=str(path.parent / each.name)) for each in found.files)
+            yield from (each._replace(name=str(path.parent / each.name)) for each in found.skipped)
         else:
             reason = _why_not(path)
             yield Skipped(str(path), reason) if reason else Listed(path, str(path), "", "")

@@ -92,7 +92,9 @@ def _decoded(
         except NotAnImageError as error:
             return Skipped(each.name, str(error))
 
-    kept, sizes, broken = [], [], []
+    kept: list[Listed] = []
+    sizes: list[tuple[int, int]] = []
+    broken: list[Skipped] = []
     with hostile_files(), ThreadPoolExecutor(config.threads or os.cpu_count() or 1) as pool:
         # Pillow lets go of Python's lock while it decodes; map() gives the files back in their order.
         for each, result in zip(files, pool.map(read, files), strict=True):
@@ -114,14 +116,24 @@ def _held_out(kept: Sequence[Listed], config: Config) -> Array:
     for index, each in enumerate(kept):
         by_class.setdefault(each.label, []).append(index)
     for members in by_class.values():
+        groups: dict[str, list[int]] = {}
         # By name, so that a folder listed in another order is split the same.
-        members.sort(key=lambda index: kept[index].name)
-        count = round(config.validation * len(members))
-        if config.validation and len(members) > 1:
-            count = min(max(count, 1), len(members) - 1)
-        order = draw_bits(config.seed, torch.arange(len(members)), SPLIT_STREAM, 1)[:, 0].argsort(stable=True)
-        held[np.array(members)[order[: min(count, len(members) - 1)].numpy()]] = True
+        for index in sorted(members, key=lambda index: kept[index].name):
+            groups.setdefault(_group(kept[index].name, config.together), []).append(index)
+        count = round(config.validation * len(groups))
+        if config.validation:
+            count = max(count, 1)
+        order = draw_bits(config.seed, torch.arange(len(groups)), SPLIT_STREAM, 1)[:, 0].argsort(stable=True)
+        together = list(groups.values())
+        for group in order[: min(count, len(groups) - 1)].tolist():
+            held[together[group]] = True
     return held
+
+
+def _group(name: str, separator: str) -> str:
+    """What files of one film, one track, one specimen share: the name up to the last separator."""
+    head, found, _ = name.rpartition(separator) if separator else ("", "", "")
+    return head if found else name
 
 
 def _refuse_too_many(count: int, config: Config) -> None:
@@ -187,7 +199,7 @@ def _summary(
     )
     if max(train) > UNEVEN * min(train) and config.balance == "none":
         lines.append(
-            f"  classes are uneven, {max(train):,} to {min(train):,}: balance=weights or balance=draws may help"
+            f"  classes are uneven, {min(train):,} to {max(train):,} images: balance=weights or balance=draws may help"
         )
     lines += [f"  no image in class {shown(label)}: left out" for label in empty]
     if listing.others:
