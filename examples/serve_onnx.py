@@ -4,7 +4,7 @@
     python examples/serve_onnx.py model.onnx FOLDER
 
 One line an image: file, class, probability. The ONNX file scales, transforms and classifies; what is left to do here is
-to read a file as training did.
+to read a file as training did (but for images of 16 bits, which want a division by 257).
 """
 
 import json

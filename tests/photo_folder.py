@@ -42,6 +42,26 @@ def photo_folder(path: Path, counts: Mapping[str, int] | int = 6) -> Path:
     return path
 
 
+def sign_folder(path: Path) -> Path:
+    """GTSRB as it is published, two classes of it: two tracks of three frames each, and four test images."""
+    rows = ["Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"]
+    (path / "Final_Test" / "Images").mkdir(parents=True)
+    for number, label in enumerate((14, 3)):
+        place = path / "Final_Training" / "Images" / f"{label:05d}"
+        place.mkdir(parents=True)
+        (place / f"GT-{label:05d}.csv").write_text(rows[0] + "\n")
+        for track in range(2):
+            for frame in range(3):
+                picture = photo(list(COLOURS.values())[number], 10 * track + frame)
+                picture.save(place / f"{track:05d}_{frame:05d}.ppm")
+        for index in range(2):
+            name = f"{2 * number + index:05d}.ppm"
+            photo(list(COLOURS.values())[number], 50 + index).save(path / "Final_Test" / "Images" / name)
+            rows.append(f"{name};24;20;5;5;18;14;{label}")
+    (path / "Final_Test" / "Images" / "GT-final_test.csv").write_text("\n".join(rows) + "\n")
+    return path
+
+
 def folder_config(path: Path, *words: str) -> Config:
     """The experiment's config for a few steps on small images."""
     return override(CONFIG, [f"data={path}", *WORDS, *words])

@@ -18,10 +18,11 @@ class Config:
 
     experiment: str = ""
     # What is learned from.
-    source: str = "digits"  # digits | folder
+    source: str = "digits"  # digits | folder | gtsrb
     digits: str = "auto"  # of digits: auto | mnist | embedded
     data: str = "rts"  # of digits: plain | r | rts | p | e | tc; of a folder: its path, or that of a CSV file
-    size: int = 64  # of a folder, as all below: every image is held at size x size pixels
+    # All below to colour_jitter are of images, not of digits.
+    size: int = 64  # every image is held at size x size pixels
     grey: bool = False  # one channel instead of three
     validation: float = 0.2  # share of each class held out, where nothing says which images are for validation
     together: str = ""  # files whose names are alike up to the last of this are held out together: frames of a film
@@ -67,9 +68,14 @@ class Config:
     precision: str = "32-true"
     threads: int = 0  # CPU threads; 0 = PyTorch's choice
 
+    @property
+    def photos(self) -> bool:
+        """Whether images are learned from, rather than distorted digits."""
+        return self.source != "digits"
+
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "source": ("digits", "folder"),
+    "source": ("digits", "folder", "gtsrb"),
     "digits": ("auto", "mnist", "embedded"),
     "data": ("plain", "r", "rts", "p", "e", "tc"),
     "balance": ("none", "weights", "draws"),
@@ -136,7 +142,7 @@ def check(config: Config) -> Config:
     """The config itself, or a UserError that names the field."""
     for key, allowed in CHOICES.items():
         value = getattr(config, key)
-        if key == "data" and config.source == "folder":
+        if key == "data" and config.photos:
             continue  # a path
         if value not in allowed:
             nearest = difflib.get_close_matches(str(value).lower(), allowed, 1)
@@ -150,8 +156,8 @@ def check(config: Config) -> Config:
         value = getattr(config, key)
         if value > most:
             raise UserError(f"{key}: wanted a number of at most {most}, got {value}")
-    if (config.source == "folder") != (config.model == "resnet"):
-        wanted = "resnet" if config.source == "folder" else "another than resnet, which is for source=folder"
+    if config.photos != (config.model == "resnet"):
+        wanted = f"resnet with source={config.source}" if config.photos else "another than resnet, which is for images"
         raise UserError(f"model: wanted {wanted}, got {config.model!r}")
     if not (config.steps or config.epochs or config.seconds):
         raise UserError("steps, epochs, seconds: all are 0, so the run would never end")

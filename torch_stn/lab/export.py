@@ -51,7 +51,7 @@ def export(run: Path, kind: str, out: Path | None = None) -> tuple[Path, float]:
         raise UserError(f"--format: wanted one of {', '.join(FORMATS)}, got {kind!r}")
     folder = RunFolder.open(run)
     config, facts = folder.config(), folder.facts()
-    if config.source != "folder":
+    if not config.photos:
         raise UserError(f"{run}: a run on distorted digits, wanted one of stn train folder")
     model = models.build(config, facts).eval()
     folder.load_into(model)

@@ -52,7 +52,7 @@ def predict(
     """
     folder = RunFolder.open(run)
     config, facts = folder.config(), folder.facts()
-    if config.source != "folder":
+    if not config.photos:
         raise UserError(f"{run}: a run on distorted digits, wanted one of stn train folder")
     model = models.build(config, facts).to(device).eval()
     folder.load_into(model)

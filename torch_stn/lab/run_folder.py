@@ -80,7 +80,7 @@ class RunFolder:
     def facts(self) -> Facts:
         """What the run's network knows of its data."""
         config = self.config()
-        if config.source == "digits":
+        if not config.photos:
             return digit_facts(config.data)
         return read_facts(self._data().get("facts", {}), self.path / "data.json")
 

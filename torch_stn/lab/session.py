@@ -25,8 +25,8 @@ def run_name(config: Config) -> str:
     """``table1-rts-st-cnn-affine-seed0``."""
     label = models.label(config).lower().replace(" ", "-")
     data = config.data
-    if config.source == "folder":
-        name = Path(data).expanduser().absolute().name
+    if config.photos:
+        name = Path(data).expanduser().absolute().name if data else config.source
         data = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:40] or "images"
     return f"{config.experiment}-{data}-{label}-seed{config.seed}"
 
@@ -46,13 +46,14 @@ def prepare(config: Config) -> tuple[Fabric, Config, Source]:
     The config comes back with what was found in the place of digits=auto and of a relative path: a resumed run must
     find the same.
     """
-    if config.source == "digits":
+    if not config.photos:
         models.build(config)
     fabric = launch(config)
     source = load(config, notice=say if fabric.is_global_zero else _silent)
     if isinstance(source, Photos):
         models.build(config, facts_for(source, config))
-        return fabric, replace(config, data=str(Path(config.data).expanduser().absolute())), source
+        where = str(Path(config.data).expanduser().absolute()) if config.data else ""
+        return fabric, replace(config, data=where), source
     found = "embedded" if len(source.train_images) < FULL else "mnist"
     return fabric, replace(config, digits=found), source
 
@@ -62,7 +63,7 @@ def start(config: Config, path: Path, fabric: Fabric | None = None, source: Sour
 
     ``source`` may be left out for digits, of which the config says all that the folder must know.
     """
-    if config.source == "folder" and not isinstance(source, Photos):
+    if config.photos and not isinstance(source, Photos):
         raise UserError("data: wanted the images of the folder, which a run's record describes; got none")
     models.build(config, None if source is None else facts_for(source, config))
     fabric = fabric or launch(config)

@@ -44,7 +44,8 @@ def read_facts(record: Mapping[str, Any], where: object) -> Facts:
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{where}: wanted the facts of a data set, {type(error).__name__}: {error}") from None
     sides = facts.channels in (1, 3) and 1 <= min(facts.height, facts.width) <= max(facts.height, facts.width) <= 4096
-    if not (sides and _of(facts.mean, facts.channels) and _of(facts.deviation, facts.channels) and facts.classes):
+    pixels = _of(facts.mean, facts.channels) and _of(facts.deviation, facts.channels) and min(facts.deviation) > 0
+    if not (sides and pixels and facts.classes):
         raise UserError(f"{where}: wanted the facts of a data set, its shape, mean and deviation do not hold together")
     return facts
 

@@ -19,7 +19,7 @@ DataSet = DigitSet | PhotoSet
 
 def load(config: Config, *, notice: Callable[[str], None] = print_line) -> Source:
     """Read the images of a run; ``notice`` is called with lines for the user."""
-    if config.source == "folder":
+    if config.photos:
         return load_photos(config, notice)
     return load_digits(config.digits, notice=notice)
 

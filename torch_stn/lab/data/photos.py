@@ -17,6 +17,7 @@ from torch_stn.lab.config import Config
 from torch_stn.lab.data.decode import NotAnImageError, decode, hostile_files
 from torch_stn.lab.data.draws import draw_bits
 from torch_stn.lab.data.listing import Listed, Listing, Skipped, list_images, shown
+from torch_stn.lab.data.signs import is_compact, list_signs, read_compact, signs_folder
 from torch_stn.lab.errors import UserError
 
 SPLIT_STREAM = 41  # of the random numbers that choose the images held out
@@ -49,9 +50,7 @@ def load_photos(config: Config, notice: Callable[[str], None]) -> Photos:
     (seed, place of the file in its class). A class of one image is trained on alone.
     Raises: UserError in one line where there is nothing to learn: fewer than two classes, no validation image.
     """
-    listing = list_images(config.data)
-    _refuse_too_many(len(listing.files), config)
-    images, kept, sizes, broken = _decoded(listing.files, config)
+    listing, images, kept, sizes, broken = _read(config)
     skipped = [*listing.skipped, *broken]
     classes = sorted({each.label for each in kept})
     held = _held_out(kept, config)
@@ -77,6 +76,20 @@ def load_photos(config: Config, notice: Callable[[str], None]) -> Photos:
     for line in lines:
         notice(line)
     return Photos(**{**photos.__dict__, "summary": tuple(lines)})
+
+
+def _read(config: Config) -> tuple[Listing, Array, list[Listed], list[tuple[int, int]], list[Skipped]]:
+    """The files, and the images, names and sizes of those that can be read."""
+    if config.source == "gtsrb":
+        folder = signs_folder(config)
+        if is_compact(folder):
+            images, kept, sizes = read_compact(folder, config)
+            return Listing(kept, [], [], []), images, kept, sizes, []
+        listing = list_signs(folder, config)
+    else:
+        listing = list_images(config.data)
+    _refuse_too_many(len(listing.files), config)
+    return listing, *_decoded(listing.files, config)
 
 
 def _decoded(
@@ -160,6 +173,8 @@ def _refuse_too_few(config: Config, classes: Sequence[str], held: Array, skipped
 
 
 def _name(config: Config) -> str:
+    if config.source == "gtsrb":
+        return "GTSRB (tracks held out)" if config.validation else "GTSRB"
     path = os.path.abspath(os.path.expanduser(config.data))
     return shown(os.path.basename(path)) or "images"
 

@@ -55,7 +55,7 @@ class ResidualNet(nn.Module):
     """Halved by a convolution, three blocks of which two halve again, mean over the picture: (N, C, H, W) -> (N, 4 w).
 
     ``out_features`` says 4 w. With norm="group" an image's features do not depend on its batch, nor on how many
-    processes share it; "batch" is faster to learn where batches are large.
+    processes share it; with "batch" they do while it trains.
     """
 
     def __init__(self, channels: int, *, width: int = WIDTH, norm: str = "group") -> None:

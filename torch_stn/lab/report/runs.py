@@ -86,11 +86,13 @@ class Run:
     @property
     def photos(self) -> bool:
         """Whether it learned from the user's own images rather than from digits."""
-        return self.config.get("source") == "folder"
+        return self.config.get("source", "digits") != "digits"
 
     @property
     def things(self) -> str:
         """What it is tested on, in words."""
+        if self.config.get("source") == "gtsrb" and not self.config.get("validation"):
+            return "test images"
         return "validation images" if self.photos else "test digits"
 
     def called(self, label: int) -> str:
@@ -136,7 +138,7 @@ def read_run(folder: str | Path) -> Run:
             "make the run again or read it with the version that wrote it"
         )
     rows = _metrics(folder / "metrics.jsonl")
-    photos = config.get("source") == "folder"
+    photos = config.get("source", "digits") != "digits"
     evaluation, arrays = _evaluation(folder, photos=photos)
     return Run(
         folder=folder,
