@@ -46,6 +46,8 @@ def hostile_folder(path: Path) -> tuple[Path, dict[str, str]]:
     bad["blue/itself.png"] = "too many levels of symbolic links"
     os.symlink(path / "blue", path / "blue" / "again")
     bad["blue/again"] = "a link to a folder that was read already"
+    os.symlink("..", path / "red" / "up")
+    bad["red/up"] = "a link to a folder that was read already"
     os.symlink("nowhere.png", path / "blue" / "dangling.png")
     bad["blue/dangling.png"] = "no such file or directory"
     os.mkfifo(path / "blue" / "pipe.png")

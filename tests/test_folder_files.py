@@ -97,6 +97,16 @@ def test_the_hostile_folder_is_named_file_by_file(tmp_path: Path) -> None:
     assert not any("\n" in line for line in said)
 
 
+def test_a_link_gives_no_image_another_class(tmp_path: Path) -> None:
+    photo_folder(tmp_path)
+    os.symlink(tmp_path / "red", tmp_path / "blue" / "more")  # red comes later than blue
+    os.symlink("green", tmp_path / "olive")
+    photos, _ = read(tmp_path)
+    assert photos.classes == tuple(COLOURS)
+    assert len(photos.train_images) + len(photos.test_images) == 18
+    assert [name for name, _ in photos.skipped] == ["blue/more", "olive"]
+
+
 def test_names_of_any_kind_are_one_line() -> None:
     assert shown(FOREIGN) == FOREIGN
     assert len(shown(LONG)) < 110

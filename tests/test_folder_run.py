@@ -42,6 +42,8 @@ def test_the_commands_lead_from_a_folder_to_a_prediction(tmp_path: Path) -> None
     assert code == 0, err
     assert "data: 24 images in 3 classes of photos: 18 to train on, 6 to validate on" in err
     assert "run: runs/folder-photos-st-resnet-affine-seed0" in out
+    assert "mean of classes %" in out
+    assert "rotation" not in out
     run = next((tmp_path / "runs").iterdir())
     assert RunFolder.open(run).config().data == str(tmp_path / "photos")
     code, out, err = stn("predict", run, "photos", "photos/red/001.png", "--crops", "crops")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -62,12 +63,16 @@ def list_images(path: str | os.PathLike[str]) -> Listing:
         raise UserError(f"data: no folder and no CSV file {shown(str(path))}")
     found = Listing([], [], [], [])
     roots = _parts(path)
-    for part, root in roots:
-        for label in _folders(root):
-            before, bad = len(found.files), len(found.skipped)
-            _class(found, path, root / label, label, part)
-            if len(found.files) == before and len(found.skipped) == bad:
-                found.empty.append(os.path.join(part, label))
+    classes = [(part, label, root / label) for part, root in roots for label in _folders(root)]
+    # A link to another class, or to the folder above, must not give images a class that is not theirs.
+    named = {_identity(each) for each in (path, *(root for _, root in roots), *(at for _, _, at in classes))}
+    read: set[tuple[int, int]] = set()
+    for part, label, at in classes:
+        before, bad = len(found.files), len(found.skipped)
+        _class(found, path, at, label, part, (named - {_identity(at)}) | read)
+        read.add(_identity(at))
+        if len(found.files) == before and len(found.skipped) == bad:
+            found.empty.append(os.path.join(part, label))
     if not found.files and not found.skipped:
         raise UserError(f"data: no image in a sub-folder of {shown(str(path))}; wanted one sub-folder a class")
     return found
@@ -78,7 +83,7 @@ def images_at(paths: list[Path]) -> Iterator[Listed | Skipped]:
     for path in paths:
         if path.is_dir():
             found = Listing([], [], [], [])
-            _class(found, path.parent, path, "", "")
+            _class(found, path.parent, path, "", "", set())
             yield from (each._replace(name=str(path.parent / each.name)) for each in found.files)
             yield from (each._replace(name=str(path.parent / each.name)) for each in found.skipped)
         else:
@@ -109,22 +114,27 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _class(found: Listing, root: Path, folder: Path, label: str, part: str) -> None:
+def _identity(folder: Path) -> tuple[int, int]:
+    """What a folder and every link to it have in common."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _class(found: Listing, root: Path, folder: Path, label: str, part: str, seen: set[tuple[int, int]]) -> None:
     """A folder's images, at any depth; links are followed, and a folder that was seen is not entered again."""
     todo: list[Path] = [folder]
-    seen: set[tuple[int, int]] = set()
     while todo:
         at = todo.pop()
         try:
-            status = os.stat(at)
+            identity = _identity(at)
             entries = sorted(os.scandir(at), key=lambda entry: entry.name)
         except OSError as error:
             found.skipped.append(Skipped(os.path.relpath(at, root), error.strerror or "cannot be read"))
             continue
-        if (status.st_dev, status.st_ino) in seen:
+        if identity in seen:
             found.skipped.append(Skipped(os.path.relpath(at, root), "a link to a folder that was read already"))
             continue
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(identity)
         for entry in entries:
             if entry.name.startswith("."):
                 continue
@@ -159,7 +169,7 @@ def _from_csv(path: Path) -> Listing:
         raise UserError(f"{shown(str(path))}: cannot be read as a CSV file: {error}") from None
     head = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=head.count)
-    rows = csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True)
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         columns = {str(name).strip().lower(): name for name in rows.fieldnames or ()}
         for wanted in ("file", "label"):
