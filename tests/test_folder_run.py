@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,11 +22,12 @@ from safetensors.numpy import load_file
 
 from torch_stn.lab.data.listing import shown
 from torch_stn.lab.data.photos import load_photos
-from torch_stn.lab.errors import UserError
+from torch_stn.lab.errors import LostProcessError, UserError
 from torch_stn.lab.evaluate import evaluate
 from torch_stn.lab.report import build_report, render_alignment_gif
 from torch_stn.lab.report.runs import read_run
 from torch_stn.lab.run_folder import RunFolder
+from torch_stn.lab.session import losses_told
 from torch_stn.lab.train import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -196,6 +198,19 @@ def test_facts_that_do_not_hold_together_are_refused(tmp_path: Path) -> None:
         folder.write_json("data.json", record | {"facts": record["facts"] | change})
         with pytest.raises(UserError, match=r"data\.json: wanted the facts"):
             folder.facts()
+
+
+def test_a_lost_process_is_told_in_a_line_and_another_fault_is_not_hidden(tmp_path: Path) -> None:
+    folder, _ = folder_run(tmp_path / "run", photo_folder(tmp_path / "photos"))
+    gloo = "[../third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1234"
+    for processes, fault, wanted in (
+        (2, gloo, LostProcessError), (1, gloo, RuntimeError), (2, "mat1 and mat2 shapes", RuntimeError),
+    ):  # fmt: skip
+        with pytest.raises(wanted) as raised, losses_told(folder, SimpleNamespace(world_size=processes)):  # type: ignore[arg-type]
+            raise RuntimeError(fault)
+        if wanted is LostProcessError:
+            assert "another of the 2 processes ended; its last checkpoint is step-00000006" in str(raised.value)
+            assert str(raised.value).endswith(f"go on with: stn train --resume {folder.path}")
 
 
 @pytest.mark.slow
