@@ -8,9 +8,10 @@ import pytest
 from tiny_run import WORDS, go_on, tiny_digits
 from typer.testing import CliRunner
 
-from torch_stn.lab import demo, evaluate, experiments, session
+from torch_stn.lab import demo, experiments, session
 from torch_stn.lab.cli import app
 from torch_stn.lab.config import override
+from torch_stn.lab.data import load
 from torch_stn.lab.run_folder import RunFolder
 
 MISTAKE, FOREIGN, INTERRUPTED = 2, 1, 130
@@ -24,7 +25,7 @@ def move_to(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def see_few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training and evaluation find 300 digits, whatever they look for."""
-    for module in (session, evaluate, demo):
+    for module in (load, demo):
         monkeypatch.setattr(module, "load_digits", lambda *args, **kwargs: tiny_digits())
 
 

@@ -18,7 +18,7 @@ import torch
 from command_line import FOREIGN, MISTAKE, complaint, move_to, see_few_digits, stn, train, unbroken
 from tiny_run import tiny_digits, tiny_train, weights
 
-from torch_stn.lab import session
+from torch_stn.lab.data import load
 from torch_stn.lab.evaluate import evaluate
 from torch_stn.lab.run_folder import RunFolder
 
@@ -134,7 +134,7 @@ def test_bad_data_is_named_and_nothing_is_begun(
 
 def test_a_resume_does_not_change_its_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `digits=auto` found at the start is what the run goes on with, or an error; never other digits."""
-    monkeypatch.setattr(session, "load_digits", lambda *args, **kwargs: tiny_digits())
+    monkeypatch.setattr(load, "load_digits", lambda *args, **kwargs: tiny_digits())
     assert stn(*train("digits=auto", "--run", "r", "steps=2"))[0] == 0
     assert RunFolder.open("r").config().digits != "auto"
 

@@ -7,10 +7,13 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
+from photo_folder import photo_folder, sign_folder
 from tiny_run import tiny_digits, tiny_train
 
 from torch_stn.lab import experiments, models
 from torch_stn.lab.config import override
+from torch_stn.lab.data.load import Source
+from torch_stn.lab.data.photos import load_photos
 from torch_stn.lab.evaluate import evaluate
 from torch_stn.lab.models.aligned import Aligned
 from torch_stn.lab.session import start
@@ -32,9 +35,14 @@ def test_two_steps_of_every_experiment(tmp_path: Path, name: str) -> None:
     for number, config in enumerate(configs):
         words = ["steps=2", "epochs=0", "seconds=0", "width=8", "batch_size=8", "digits=embedded"]
         words += ["evaluations=2", "test_distortions=1", "accelerator=cpu"]
-        folder = start(override(config, words), tmp_path / str(number))
-        train(folder, tiny_digits())
-        record = evaluate(folder, "cpu", tiny_digits())
+        source: Source = tiny_digits()
+        if config.photos:
+            make = sign_folder if config.source == "gtsrb" else photo_folder
+            words += [f"data={make(tmp_path / 'photos')}", "size=16"]
+            source = load_photos(override(config, words), lambda line: None)
+        folder = start(override(config, words), tmp_path / str(number), source=source)
+        train(folder, source)
+        record = evaluate(folder, "cpu", source)
         assert record["train_steps"] == 2
         assert 0 <= record["error"] <= 100
 

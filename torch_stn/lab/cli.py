@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from torch_stn._version import __version__
-from torch_stn.lab.errors import UserError
+from torch_stn.lab.errors import LostProcessError, UserError
 
 app = typer.Typer(
     name="stn",
@@ -36,6 +36,9 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except UserError as error:
             _fail(str(error), MISTAKE)
+        except LostProcessError as error:
+            typer.echo(f"stn: {error}", err=True)
+            raise typer.Exit(FOREIGN) from None
         except KeyboardInterrupt:
             _fail("interrupted", INTERRUPTED)
         except BrokenPipeError:
@@ -66,7 +69,7 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 @app.command()
 @one_line_errors
 def train(
-    name: Annotated[str | None, typer.Argument(help="An experiment: table1, tutorial, demo.")] = None,
+    name: Annotated[str | None, typer.Argument(help="An experiment: table1, tutorial, demo; folder, signs.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Replace fields of its config.")
     ] = None,
@@ -93,13 +96,13 @@ def train(
     from torch_stn.lab.train import Interrupted
 
     if config is not None:
-        fabric, config, digits = prepare(config)
-        folder = start(config, run if run is not None else free_folder(RUNS, run_name(config)), fabric)
+        fabric, config, source = prepare(config)
+        folder = start(config, run if run is not None else free_folder(RUNS, run_name(config)), fabric, source)
     else:
         assert resume is not None
-        folder, digits, fabric = RunFolder.open(resume), None, None
+        folder, source, fabric = RunFolder.open(resume), None, None
     try:
-        record = train_and_evaluate(folder, digits, fabric)
+        record = train_and_evaluate(folder, source, fabric)
     except Interrupted as stopped:
         _fail(f"stopped at step {stopped.step}; go on with: stn train --resume {folder.path}", INTERRUPTED)
     except KeyboardInterrupt:
@@ -126,6 +129,44 @@ def evaluate(
     folders = [RunFolder.open(run) for run in runs]
     device = launch(Config(accelerator=accelerator)).device
     print_results(out, [measure(folder, device) for folder in folders])
+
+
+@app.command()
+@one_line_errors
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of stn train folder.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Image files, and folders of them.")],
+    out: Annotated[
+        Path | None, typer.Option(help="A file, CSV or JSON by its ending; without it CSV on the screen.")
+    ] = None,
+    crops: Annotated[Path | None, typer.Option(help="A folder for what the transformers cut out, as PNGs.")] = None,
+    accelerator: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Classify images with a run: file, class, probability."""
+    from torch_stn.lab.config import Config
+    from torch_stn.lab.console import say
+    from torch_stn.lab.predict import predict as look_at
+    from torch_stn.lab.predict import write_predictions
+    from torch_stn.lab.train import launch
+
+    rows = look_at(run, paths, say, device=launch(Config(accelerator=accelerator)).device, crops=crops)
+    text = write_predictions(rows, out)
+    if text is not None:
+        typer.echo(text, nl=False)
+
+
+@app.command()
+@one_line_errors
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of stn train folder.")],
+    format: Annotated[str, typer.Option(help="onnx or torch.")] = "onnx",
+    out: Annotated[Path | None, typer.Option(help="The file; default RUN/model.onnx or RUN/model.pt2.")] = None,
+) -> None:
+    """Write a run as one file that other programs run: bytes of pixels in, probabilities out."""
+    from torch_stn.lab.export import export as write
+
+    path, difference = write(run, format, out)
+    typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, differs from the network by at most {difference:.1e}")
 
 
 @app.command()

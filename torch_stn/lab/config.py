@@ -18,12 +18,26 @@ class Config:
 
     experiment: str = ""
     # What is learned from.
-    digits: str = "auto"  # auto | mnist | embedded
-    data: str = "rts"  # plain | r | rts | p | e | tc
+    source: str = "digits"  # digits | folder | gtsrb
+    digits: str = "auto"  # of digits: auto | mnist | embedded
+    data: str = "rts"  # of digits: plain | r | rts | p | e | tc; of a folder: its path, or that of a CSV file
+    # All below to colour_jitter are of images, not of digits.
+    size: int = 64  # every image is held at size x size pixels
+    grey: bool = False  # one channel instead of three
+    validation: float = 0.2  # share of each class held out, where nothing says which images are for validation
+    together: str = ""  # files whose names are alike up to the last of this are held out together: frames of a film
+    balance: str = "none"  # none | weights (of the loss) | draws (every class as often)
+    flip: bool = False  # left and right are the same thing: not for signs, not for writing
+    jitter: float = 0.1  # of pose: shift and scale by this share, and as many radians
+    colour_jitter: float = 0.2  # of brightness, contrast and saturation, by this share
     # The network.
-    model: str = "st-cnn"  # fcn | cnn | bn-cnn | st-fcn | st-cnn | tutorial
-    transform: str = "affine"  # of models with a transformer: a name of TRANSFORMS
-    width: int = 0  # units of FCN layers, filters of CNNs; 0 takes the paper's largest within its budget
+    model: str = "st-cnn"  # fcn | cnn | bn-cnn | st-fcn | st-cnn | tutorial; of a folder: resnet
+    transform: str = "affine"  # of models with a transformer: a name of TRANSFORMS; of resnet also none
+    count: int = 1  # of resnet: transformers side by side
+    iterations: int = 1  # of resnet: how often one transformer looks
+    crop: int = 0  # of resnet: pixels a side that a transformer writes; 0 = as many as it reads
+    norm: str = "group"  # of resnet: group (an image's scores are its own affair) | batch
+    width: int = 0  # units of FCN layers, filters of CNNs; 0 takes the model's own
     # How long: the run ends at the first of these that is reached; 0 = no such limit.
     steps: int = 20_000
     epochs: float = 0.0
@@ -54,16 +68,26 @@ class Config:
     precision: str = "32-true"
     threads: int = 0  # CPU threads; 0 = PyTorch's choice
 
+    @property
+    def photos(self) -> bool:
+        """Whether images are learned from, rather than distorted digits."""
+        return self.source != "digits"
+
 
 CHOICES: dict[str, tuple[str, ...]] = {
+    "source": ("digits", "folder", "gtsrb"),
     "digits": ("auto", "mnist", "embedded"),
     "data": ("plain", "r", "rts", "p", "e", "tc"),
-    "model": ("fcn", "cnn", "bn-cnn", "st-fcn", "st-cnn", "tutorial"),
+    "balance": ("none", "weights", "draws"),
+    "model": ("fcn", "cnn", "bn-cnn", "st-fcn", "st-cnn", "tutorial", "resnet"),
+    "norm": ("group", "batch"),
     "optimizer": ("adamw", "sgd"),
     "schedule": ("cosine", "steps"),
 }
 _AT_LEAST: dict[str, float] = {
-    **dict.fromkeys(("batch_size", "log_every", "checkpoint_every", "devices", "nodes"), 1),
+    **dict.fromkeys(("batch_size", "log_every", "checkpoint_every", "devices", "nodes", "count", "iterations"), 1),
+    **dict.fromkeys(("validation", "jitter", "colour_jitter", "crop"), 0),
+    "size": 8,
     **dict.fromkeys(
         ("steps", "epochs", "seconds", "width", "seed", "threads", "clip", "area_penalty", "weight_decay"), 0
     ),
@@ -75,6 +99,9 @@ _AT_LEAST: dict[str, float] = {
 # A wrong digit too many should be a line, not a machine that stands still.
 _AT_MOST: dict[str, float] = {
     **dict.fromkeys(("label_smoothing", "momentum", "warmup"), 0.999),
+    **dict.fromkeys(("validation", "jitter", "colour_jitter"), 0.9),
+    **dict.fromkeys(("size", "crop"), 4096),
+    **dict.fromkeys(("count", "iterations"), 64),
     **dict.fromkeys(("devices", "nodes", "threads", "evaluations", "test_distortions"), 1024),
     **dict.fromkeys(("width", "batch_size"), 65_536),
     **dict.fromkeys(("steps", "log_every", "checkpoint_every", "seconds", "epochs"), 10**9),
@@ -115,6 +142,8 @@ def check(config: Config) -> Config:
     """The config itself, or a UserError that names the field."""
     for key, allowed in CHOICES.items():
         value = getattr(config, key)
+        if key == "data" and config.photos:
+            continue  # a path
         if value not in allowed:
             nearest = difflib.get_close_matches(str(value).lower(), allowed, 1)
             hint = f"; nearest: {nearest[0]}" if nearest else ""
@@ -127,6 +156,9 @@ def check(config: Config) -> Config:
         value = getattr(config, key)
         if value > most:
             raise UserError(f"{key}: wanted a number of at most {most}, got {value}")
+    if config.photos != (config.model == "resnet"):
+        wanted = f"resnet with source={config.source}" if config.photos else "another than resnet, which is for images"
+        raise UserError(f"model: wanted {wanted}, got {config.model!r}")
     if not (config.steps or config.epochs or config.seconds):
         raise UserError("steps, epochs, seconds: all are 0, so the run would never end")
     return config

@@ -8,3 +8,7 @@ class UserError(Exception):
 
     The command line prints the line on stderr and exits with code 2; every other exception is a fault of ours.
     """
+
+
+class LostProcessError(Exception):
+    """Another process of the run ended, so this one cannot go on; whoever is left says so, not the first alone."""

@@ -1,5 +1,5 @@
-"""Measure a run: error over fixed distortions of the test set, residual pose, within-class variance, and what the
-report shows.
+"""Measure a run: error over fixed distortions of the test set, residual pose where it is known, within-class variance,
+and what the report shows.
 """
 
 from typing import Any
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from torch_stn.lab import models
 from torch_stn.lab.config import Config
-from torch_stn.lab.data.digits import Digits, load_digits
+from torch_stn.lab.data.load import DataSet, Source, data_set, load
+from torch_stn.lab.data.photos import Photos
 from torch_stn.lab.data.sets import DigitSet, PosedBatch
 from torch_stn.lab.models.aligned import Aligned
 from torch_stn.lab.pose import digit_pose, frame, picture_poses, residual
@@ -17,32 +18,33 @@ from torch_stn.lab.run_folder import RunFolder
 
 MISTAKES = 24
 POSES = 2000  # test digits whose predicted pose the report plots
-CLASSES = 10
-QUICK = 1000  # test digits of a quick error
+QUICK = 1000  # test images of a quick error
+MEANS = 64  # classes whose mean images are kept
 
 
 class ClassSums:
     """Sums over images by class, for their means and their variance within a class."""
 
-    def __init__(self) -> None:
-        self.count = torch.zeros(CLASSES, dtype=torch.float64)
+    def __init__(self, classes: int = 10) -> None:
+        self.classes = classes
+        self.count = torch.zeros(classes, dtype=torch.float64)
         self.sum: Tensor | None = None
         self.square: Tensor | None = None
 
     def add(self, images: Tensor, labels: Tensor) -> None:
-        """Add images (B, 1, H, W)."""
-        pixels = images[:, 0].double().cpu()
-        one_hot = torch.nn.functional.one_hot(labels.cpu(), CLASSES).double()
-        total = torch.einsum("bc,bhw->chw", one_hot, pixels)
-        square = torch.einsum("bc,bhw->chw", one_hot, pixels.square())
-        self.count += one_hot.sum(dim=0)
-        self.sum = total if self.sum is None else self.sum + total
-        self.square = square if self.square is None else self.square + square
+        """Add images (B, C, H, W)."""
+        pixels, labels = images.double().cpu(), labels.cpu()
+        if self.sum is None or self.square is None:
+            self.sum = pixels.new_zeros(self.classes, *pixels.shape[1:])
+            self.square = torch.zeros_like(self.sum)
+        self.sum.index_add_(0, labels, pixels)
+        self.square.index_add_(0, labels, pixels.square())
+        self.count += torch.bincount(labels, minlength=self.classes)
 
     def means(self) -> Tensor:
-        """The mean image of each class, (10, H, W) float32."""
+        """The mean image of each class, (K, H, W) float32, of three channels (K, H, W, 3)."""
         assert self.sum is not None
-        return (self.sum / self.count.clamp(min=1)[:, None, None]).float()
+        return pictures((self.sum / self.count.clamp(min=1)[:, None, None, None]).float())
 
     def variance(self) -> tuple[float, float]:
         """Variance of a pixel within its class, averaged over pixels and classes; and as a share of the mean square.
@@ -52,72 +54,95 @@ class ClassSums:
         assert self.sum is not None
         assert self.square is not None
         present = self.count > 0
-        count = self.count[present][:, None, None]
+        count = self.count[present][:, None, None, None]
         energy = self.square[present] / count
         within = float((energy - (self.sum[present] / count).square()).mean())
         return within, within / max(float(energy.mean()), 1e-12)
 
 
-def quick_error(model: nn.Module, data: DigitSet) -> float:
-    """Error in percent on evenly spread test digits under the first distortion: a point of a curve, not a result."""
+def pictures(images: Tensor) -> Tensor:
+    """(..., C, H, W) as files hold it: (..., H, W) of one channel, (..., H, W, 3) of three."""
+    return images[..., 0, :, :] if images.shape[-3] == 1 else images.movedim(-3, -1)
+
+
+def quick_error(model: nn.Module, data: DataSet) -> float:
+    """Error in percent on evenly spread test images under the first distortion: a point of a curve, not a result."""
     total = len(data.test[0])
     batch = data.test_batch(0, torch.arange(0, total, max(1, total // QUICK)))
     with _evaluating(model):
         return 100.0 * float((model(batch.images).argmax(dim=1) != batch.labels).float().mean())
 
 
-def snapshot(model: Aligned, data: DigitSet) -> dict[str, Tensor]:
+def snapshot(model: Aligned, data: DataSet) -> dict[str, Tensor]:
     """What the transformer makes of the dozen now, and where it looks."""
     batch = data.test_batch(0, data.dozen())
     with _evaluating(model):
         return _look(model, batch)
 
 
-def evaluate(folder: RunFolder, device: torch.device | str = "cpu", digits: Digits | None = None) -> dict[str, Any]:
+def evaluate(folder: RunFolder, device: torch.device | str = "cpu", source: Source | None = None) -> dict[str, Any]:
     """Evaluate the last checkpoint of a run; writes evaluation.json and evaluation.safetensors and returns the
     record.
     """
     config = folder.config()
-    digits = digits if digits is not None else load_digits(config.digits)
-    data = DigitSet(digits, config.data, config.seed, device)
-    model = models.build(config).to(device)
+    source = source if source is not None else load(config)
+    folder.refuse_other(source)
+    data = data_set(source, config, device)
+    model = models.build(config, data.facts).to(device)
     folder.load_into(model)
     with _evaluating(model):
         record, arrays = _measure(model, data, config)
     step = int(folder.checkpoints()[-1].name.removeprefix("step-"))
     seconds = [row["seconds"] for row in folder.metrics() if row.get("step", 0) <= step and "seconds" in row]
-    record |= {"digits": digits.name, "train_steps": step, "train_seconds": max(seconds, default=0.0)}
+    record |= {"digits": source.name, "train_steps": step, "train_seconds": max(seconds, default=0.0)}
+    if isinstance(source, Photos):
+        worst = arrays.pop("mistake_indices").tolist()
+        record |= {"classes": list(source.classes), "mistake_files": [source.test_files[i] for i in worst]}
     folder.write_arrays("evaluation.safetensors", arrays)
     folder.write_json("evaluation.json", record)
     return record
 
 
-def _measure(model: nn.Module, data: DigitSet, config: Config) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The record and the arrays of an evaluation (the run-folder page of the docs lists them)."""
-    aligned = model if isinstance(model, Aligned) else None
-    distortions = 1 if config.data == "plain" else config.test_distortions
-    confusion = torch.zeros(CLASSES, CLASSES, dtype=torch.int64)
-    inputs, outputs = ClassSums(), ClassSums()
-    errors, before, after, labels = [], [], [], []
-    for distortion in range(distortions):
-        wrong = 0
-        for batch in data.test_batches(distortion):
-            if aligned is None:
-                scores = model(batch.images)
-            else:
-                theta = aligned.transformer.theta(batch.images)
-                warped = aligned.transformer.read(batch.images, theta)
-                scores = aligned.classify(warped)
-                outputs.add(warped, batch.labels)
+class _Seen:
+    """What one pass over the test set adds up."""
+
+    def __init__(self, classes: int) -> None:
+        self.confusion = torch.zeros(classes, classes, dtype=torch.int64)
+        self.inputs, self.outputs = ClassSums(classes), ClassSums(classes)
+        self.before: list[Tensor] = []
+        self.after: list[Tensor] = []
+        self.labels: list[Tensor] = []
+
+    def add(self, model: nn.Module, batch: PosedBatch) -> int:
+        """Look at a batch; how many of it were wrong."""
+        if isinstance(model, Aligned):
+            theta = model.transformer.theta(batch.images)
+            warped = model.transformer.read(batch.images, theta)
+            scores = model.classify(warped)
+            if model.transformer.count == 1:  # of several, no two look at the same
+                self.outputs.add(warped, batch.labels)
+            if batch.map is not None:
                 size = (batch.images.shape[2], batch.images.shape[3])
-                before.append(digit_pose(batch.map, size).cpu())
-                after.append(digit_pose(batch.map.then(aligned.transformer.transform(theta)), size).cpu())
-                labels.append(batch.labels.cpu())
-            inputs.add(batch.images, batch.labels)
-            predicted = scores.argmax(dim=1)
-            wrong += int((predicted != batch.labels).sum())
-            flat = (batch.labels * CLASSES + predicted).cpu()
-            confusion += torch.bincount(flat, minlength=CLASSES * CLASSES).reshape(CLASSES, CLASSES)
+                self.before.append(digit_pose(batch.map, size).cpu())
+                self.after.append(digit_pose(batch.map.then(model.transformer.maps(theta)[0]), size).cpu())
+                self.labels.append(batch.labels.cpu())
+        else:
+            scores = model(batch.images)
+        self.inputs.add(batch.images, batch.labels)
+        predicted = scores.argmax(dim=1)
+        classes = len(self.confusion)
+        flat = (batch.labels * classes + predicted).cpu()
+        self.confusion += torch.bincount(flat, minlength=classes * classes).reshape(classes, classes)
+        return int((predicted != batch.labels).sum())
+
+
+def _measure(model: nn.Module, data: DataSet, config: Config) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The record and the arrays of an evaluation (the run-folder page of the docs lists them)."""
+    posed = isinstance(data, DigitSet) and config.data != "plain"
+    distortions = config.test_distortions if posed else 1
+    seen, errors = _Seen(len(data.facts.classes)), []
+    for distortion in range(distortions):
+        wrong = sum(seen.add(model, batch) for batch in data.test_batches(distortion))
         errors.append(100.0 * wrong / len(data.test[0]))
 
     spread = torch.tensor(errors, dtype=torch.float64)
@@ -126,6 +151,7 @@ def _measure(model: nn.Module, data: DigitSet, config: Config) -> tuple[dict[str
         "set": data.name,
         "error": float(spread.mean()),
         "error_sd": float(spread.std()) if distortions > 1 else 0.0,
+        "balanced_error": _balanced_error(seen.confusion),
         "distortions": distortions,
         "test_images": distortions * len(data.test[0]),
         "parameters": models.count_parameters(model),
@@ -133,49 +159,84 @@ def _measure(model: nn.Module, data: DigitSet, config: Config) -> tuple[dict[str
         "variance": None,
         "variance_share": None,
     }
-    arrays = {"confusion": confusion, "mean_inputs": inputs.means(), **_dozen(model, data), **_mistakes(model, data)}
-    if aligned is not None:
-        (before_raw, before_share), (after_raw, after_share) = inputs.variance(), outputs.variance()
+    arrays = {"confusion": seen.confusion, **_dozen(model, data), **_mistakes(model, data)}
+    if isinstance(data, DigitSet):
+        del arrays["mistake_indices"]
+    if len(data.facts.classes) <= MEANS:
+        arrays["mean_inputs"] = seen.inputs.means()
+    if isinstance(model, Aligned) and seen.outputs.sum is not None:
+        (before_raw, before_share), (after_raw, after_share) = seen.inputs.variance(), seen.outputs.variance()
         record["variance"] = {"before": before_raw, "after": after_raw}
         record["variance_share"] = {"before": before_share, "after": after_share}
-        arrays["mean_outputs"] = outputs.means()
-        if config.data != "plain":
-            was, left = (residual(torch.cat(poses), torch.cat(labels)) for poses in (before, after))
+        if "mean_inputs" in arrays:
+            arrays["mean_outputs"] = seen.outputs.means()
+        if posed and isinstance(data, DigitSet):
+            labels = torch.cat(seen.labels)
+            was, left = (residual(torch.cat(poses), labels) for poses in (seen.before, seen.after))
             record["pose"] = {key: {"before": was[key], "after": left[key]} for key in was}
-            arrays |= _poses(aligned, data)
+            arrays |= _poses(model, data)
     return record, arrays
 
 
-def _dozen(model: nn.Module, data: DigitSet) -> dict[str, Tensor]:
+def _balanced_error(confusion: Tensor) -> float:
+    """The mean over classes of each class's own error, in percent; classes without a test image do not count."""
+    counts = confusion.sum(dim=1)
+    right = confusion.diagonal()[counts > 0] / counts[counts > 0]
+    return 100.0 * (1.0 - float(right.double().mean()))
+
+
+def _dozen(model: nn.Module, data: DataSet) -> dict[str, Tensor]:
     batch = data.test_batch(0, data.dozen())
-    arrays = {"inputs": batch.images[:, 0], "labels": batch.labels, "predictions": model(batch.images).argmax(dim=1)}
+    arrays = {
+        "inputs": pictures(batch.images),
+        "labels": batch.labels,
+        "predictions": model(batch.images).argmax(dim=1),
+    }
     return arrays | _look(model, batch) if isinstance(model, Aligned) else arrays
 
 
 def _look(model: Aligned, batch: PosedBatch) -> dict[str, Tensor]:
+    """Outputs (n, h, w) and lines (n, L, P, 2) of digits; of images with an axis for the transformers, after the first,
+    and one for the channels, the outputs' last.
+    """
     theta = model.transformer.theta(batch.images)
     size = (batch.images.shape[2], batch.images.shape[3])
-    lines = frame(model.transformer.transform(theta), size)
-    return {"outputs": model.transformer.read(batch.images, theta)[:, 0], "lines": lines.float()}
+    lines = torch.stack([frame(each, size) for each in model.transformer.maps(theta)], dim=1).float()
+    outputs = _crops(model, batch.images, theta)
+    if batch.map is not None:
+        return {"outputs": pictures(outputs[:, 0]), "lines": lines[:, 0]}
+    return {"outputs": outputs.movedim(2, -1), "lines": lines}
 
 
-def _mistakes(model: nn.Module, data: DigitSet) -> dict[str, Tensor]:
+def _crops(model: Aligned, images: Tensor, theta: Tensor) -> Tensor:
+    """What each transformer wrote: (N, count, C, h, w)."""
+    read = model.transformer.read(images, theta)
+    return read if model.transformer.count > 1 else read[:, None]
+
+
+def _mistakes(model: nn.Module, data: DataSet) -> dict[str, Tensor]:
     """The most confident mistakes under the first distortion."""
     kept = []
+    first = 0
     for batch in data.test_batches(0):
         confidence, predicted = model(batch.images).softmax(dim=1).max(dim=1)
         wrong = predicted != batch.labels
-        kept.append((batch.images[wrong], batch.labels[wrong], predicted[wrong], confidence[wrong]))
-    images, labels, predicted, confidence = (torch.cat(parts) for parts in zip(*kept, strict=True))
+        at = first + torch.nonzero(wrong).flatten()
+        kept.append((batch.images[wrong], batch.labels[wrong], predicted[wrong], confidence[wrong], at))
+        first += len(wrong)
+    images, labels, predicted, confidence, places = (torch.cat(parts) for parts in zip(*kept, strict=True))
     worst = confidence.argsort(descending=True, stable=True)[:MISTAKES]
     arrays = {
-        "mistakes": images[worst, 0],
+        "mistakes": pictures(images[worst]),
         "mistake_labels": labels[worst],
         "mistake_predictions": predicted[worst],
         "mistake_confidence": confidence[worst].float(),
+        "mistake_indices": places[worst],
     }
-    if isinstance(model, Aligned):
-        arrays["mistake_outputs"] = model.transformer(images[worst])[:, 0]
+    if isinstance(model, Aligned) and len(worst):
+        crops = _crops(model, images[worst], model.transformer.theta(images[worst]))
+        digits = isinstance(data, DigitSet)
+        arrays["mistake_outputs"] = pictures(crops[:, 0]) if digits else crops.movedim(2, -1)
     return arrays
 
 
@@ -183,6 +244,7 @@ def _poses(model: Aligned, data: DigitSet) -> dict[str, Tensor]:
     """True and predicted pose of evenly spread test digits."""
     total = len(data.test[0])
     batch = data.test_batch(0, torch.arange(0, total, max(1, -(-total // POSES))))
+    assert batch.map is not None  # digits
     size = (batch.images.shape[2], batch.images.shape[3])
     true, predicted = picture_poses(batch.map, model.map(batch.images), size)
     return {"true_pose": true.float(), "predicted_pose": predicted.float(), "pose_labels": batch.labels}

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from torch_stn.lab.data.load import DataSet
 from torch_stn.lab.data.sets import Batch, DigitSet
 from torch_stn.lab.models.aligned import Aligned
 from torch_stn.lab.run_folder import RunFolder
@@ -62,9 +63,9 @@ class Recorder:
         self.row({**row, **{key: round(value, 6) for key, value in numbers.items()}})
         self._say(row)
 
-    def know(self, data: DigitSet, batch: Batch) -> None:
-        """The batch of the next step, whose pose is known."""
-        if self.monitor:
+    def know(self, data: DataSet, batch: Batch) -> None:
+        """The batch of the next step, where its pose is known."""
+        if self.monitor and isinstance(data, DigitSet):
             self.monitor.know(lambda: data.training_map(batch), batch.labels)
 
     def state(self, step: int, seconds: float) -> Mapping[str, Any]:
@@ -78,7 +79,9 @@ class Recorder:
         name = f"snapshots/step-{step:08d}.safetensors"
         self.folder.write_arrays(name, arrays, {"step": step, "seconds": f"{seconds:.3f}"})
         if self.writer is not None:
-            self.writer.add_images("aligned", arrays["outputs"][:, None].clamp(0, 1), step)
+            outputs = arrays["outputs"]  # (n, h, w), or (n, count, h, w, C)
+            channels_first = outputs[:, None] if outputs.dim() == 3 else outputs.flatten(0, 1).permute(0, 3, 1, 2)
+            self.writer.add_images("aligned", channels_first.clamp(0, 1), step)
 
     def close(self) -> None:
         """Flush."""

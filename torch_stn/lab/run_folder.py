@@ -21,6 +21,10 @@ from torch import Tensor, nn
 
 from torch_stn._version import __version__
 from torch_stn.lab.config import Config, from_record
+from torch_stn.lab.data.facts import Facts, read_facts
+from torch_stn.lab.data.load import Source, facts_for
+from torch_stn.lab.data.photos import Photos
+from torch_stn.lab.data.sets import digit_facts
 from torch_stn.lab.errors import UserError
 
 FORMAT = 1  # of the folder; another number is another layout
@@ -34,8 +38,10 @@ class RunFolder:
         self.path = Path(path)
 
     @classmethod
-    def create(cls, path: Path | str, config: Config, environment: Mapping[str, Any]) -> "RunFolder":
-        """A new run; refuses a folder that holds one already."""
+    def create(
+        cls, path: Path | str, config: Config, environment: Mapping[str, Any], source: Source | None = None
+    ) -> "RunFolder":
+        """A new run; refuses a folder that holds one already. data.json tells of the user's own images."""
         folder = cls(path)
         folder.refuse_existing()
         try:
@@ -43,6 +49,8 @@ class RunFolder:
         except (FileExistsError, NotADirectoryError):
             raise UserError(f"{path}: wanted a folder for the run, got a file, or a path below one") from None
         folder.write_json("environment.json", environment)
+        if isinstance(source, Photos):
+            folder.write_json("data.json", data_record(source, facts_for(source, config)))
         folder.write_json("config.json", {"format": FORMAT, **asdict(config)})
         return folder
 
@@ -68,6 +76,23 @@ class RunFolder:
             return from_record(self.read_json("config.json", missing="no run here: it has no config.json"))
         except UserError as error:
             raise UserError(f"{self.path / 'config.json'}: {error}") from None
+
+    def facts(self) -> Facts:
+        """What the run's network knows of its data."""
+        config = self.config()
+        if not config.photos:
+            return digit_facts(config.data)
+        return read_facts(self._data().get("facts", {}), self.path / "data.json")
+
+    def refuse_other(self, source: Source) -> None:
+        """A run goes on with the images that it began with, and is judged by those that it held out."""
+        if isinstance(source, Photos) and self._data().get("digest") != source.digest:
+            raise UserError(
+                f"{self.config().data}: holds other images than when {self.path} began; wanted the same, or a new run"
+            )
+
+    def _data(self) -> dict[str, Any]:
+        return self.read_json("data.json", missing="not whole: it has no data.json")
 
     def read_json(self, name: str, *, missing: str) -> dict[str, Any]:
         """A JSON object of the folder; ``missing`` says what its absence means."""
@@ -183,6 +208,18 @@ class RunFolder:
         if not isinstance(state, dict) or "step" not in state:
             raise UserError(f"{path}: wanted a training state, got {type(state).__name__}")
         return state
+
+
+def data_record(photos: Photos, facts: Facts) -> dict[str, Any]:
+    """What data.json holds: the facts, the count of images, every file that was left out with its reason."""
+    return {
+        "facts": facts.record(),
+        "train_images": len(photos.train_images),
+        "validation_images": len(photos.test_images),
+        "digest": photos.digest,
+        "summary": photos.summary,
+        "skipped": [{"file": each.name, "reason": each.reason} for each in photos.skipped],
+    }
 
 
 def _remove(checkpoint: Path) -> None:

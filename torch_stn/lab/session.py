@@ -1,6 +1,7 @@
 """What the commands do: train a run and evaluate it, make the demo. The command line only parses and prints."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from lightning_fabric import Fabric
 from torch_stn.lab import models
 from torch_stn.lab.config import Config
 from torch_stn.lab.console import say, watching
-from torch_stn.lab.data.digits import Digits, load_digits
+from torch_stn.lab.data.load import Source, facts_for, load
+from torch_stn.lab.data.photos import Photos
+from torch_stn.lab.errors import LostProcessError, UserError
 from torch_stn.lab.evaluate import evaluate
 from torch_stn.lab.run_folder import RunFolder, environment
 from torch_stn.lab.train import launch, progress, step_limit, train
@@ -21,7 +24,11 @@ FULL = 60_000  # training digits of MNIST
 def run_name(config: Config) -> str:
     """``table1-rts-st-cnn-affine-seed0``."""
     label = models.label(config).lower().replace(" ", "-")
-    return f"{config.experiment}-{config.data}-{label}-seed{config.seed}"
+    data = config.data
+    if config.photos:
+        name = Path(data).expanduser().absolute().name if data else config.source
+        data = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:40] or "images"
+    return f"{config.experiment}-{data}-{label}-seed{config.seed}"
 
 
 def free_folder(parent: Path, name: str) -> Path:
@@ -33,46 +40,73 @@ def free_folder(parent: Path, name: str) -> Path:
     raise AssertionError("ten thousand runs of one name")
 
 
-def prepare(config: Config) -> tuple[Fabric, Config, Digits]:
-    """Everything that may be refused before a run folder exists: the network, the device, the digits.
+def prepare(config: Config) -> tuple[Fabric, Config, Source]:
+    """Everything that may be refused before a run folder exists: the network, the device, the data.
 
-    The config comes back with digits=auto replaced by what was found: a resumed run must find the same.
+    The config comes back with what was found in the place of digits=auto and of a relative path: a resumed run must
+    find the same.
     """
-    models.build(config)
+    if not config.photos:
+        models.build(config)
     fabric = launch(config)
-    digits = load_digits(config.digits, notice=say if fabric.is_global_zero else _silent)
-    found = "embedded" if len(digits.train_images) < FULL else "mnist"
-    return fabric, replace(config, digits=found), digits
+    source = load(config, notice=say if fabric.is_global_zero else _silent)
+    if isinstance(source, Photos):
+        models.build(config, facts_for(source, config))
+        where = str(Path(config.data).expanduser().absolute()) if config.data else ""
+        return fabric, replace(config, data=where), source
+    found = "embedded" if len(source.train_images) < FULL else "mnist"
+    return fabric, replace(config, digits=found), source
 
 
-def start(config: Config, path: Path, fabric: Fabric | None = None) -> RunFolder:
-    """A new run folder, made by the first process. What cannot work says so before anything is written."""
-    models.build(config)
+def start(config: Config, path: Path, fabric: Fabric | None = None, source: Source | None = None) -> RunFolder:
+    """A new run folder, made by the first process. What cannot work says so before anything is written.
+
+    ``source`` may be left out for digits, of which the config says all that the folder must know.
+    """
+    if config.photos and not isinstance(source, Photos):
+        raise UserError("data: wanted the images of the folder, which a run's record describes; got none")
+    models.build(config, None if source is None else facts_for(source, config))
     fabric = fabric or launch(config)
     path = Path(fabric.broadcast(str(path)))
     RunFolder(path).refuse_existing()
     fabric.barrier()
     if fabric.is_global_zero:
-        RunFolder.create(path, config, environment(str(fabric.device)))
+        RunFolder.create(path, config, environment(str(fabric.device)), source)
     fabric.barrier()
     return RunFolder.open(path)
 
 
 def train_and_evaluate(
-    folder: RunFolder, digits: Digits | None = None, fabric: Fabric | None = None
+    folder: RunFolder, source: Source | None = None, fabric: Fabric | None = None
 ) -> Mapping[str, Any] | None:
     """Train a run to its end, from wherever it stands, and evaluate it; None in all processes but the first."""
     config = folder.config()
     fabric = fabric or launch(config)
-    if digits is None:
-        digits = load_digits(config.digits, notice=say if fabric.is_global_zero else _silent)
-    if not fabric.is_global_zero:
-        train(folder, digits, fabric=fabric)
-        return None
-    limit = step_limit(config, len(digits.train_images))
-    with watching(models.label(config), lambda row: progress(config, limit, row["step"], row["seconds"])) as watch:
-        train(folder, digits, watch, fabric)
-    return evaluate(folder, fabric.device, digits)
+    if source is None:
+        source = load(config, notice=say if fabric.is_global_zero else _silent)
+    with losses_told(folder, fabric):
+        if not fabric.is_global_zero:
+            train(folder, source, fabric=fabric)
+            return None
+        limit = step_limit(config, len(source.train_images))
+        with watching(models.label(config), lambda row: progress(config, limit, row["step"], row["seconds"])) as watch:
+            train(folder, source, watch, fabric)
+    return evaluate(folder, fabric.device, source)
+
+
+@contextmanager
+def losses_told(folder: RunFolder, fabric: Fabric) -> Iterator[None]:
+    """A process that is killed breaks the others' next exchange of gradients, deep inside torch: told in a line."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error).lower()
+        if fabric.world_size == 1 or not any(word in text for word in ("gloo", "nccl", "connection", "peer")):
+            raise
+        saved = f"its last checkpoint is {found[-1].name}" if (found := folder.checkpoints()) else "nothing is saved"
+        raise LostProcessError(
+            f"another of the {fabric.world_size} processes ended; {saved}, go on with: stn train --resume {folder.path}"
+        ) from None
 
 
 def _silent(line: str) -> None:

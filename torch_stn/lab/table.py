@@ -18,7 +18,12 @@ def print_results(console: Console, records: Sequence[Mapping[str, Any]]) -> Non
 
 
 def results_table(records: Sequence[Mapping[str, Any]]) -> Table:
-    """One row a run: error, what is left of rotation, shift and scale, parameters, seconds."""
+    """One row a run: error, what is left of rotation, shift and scale, parameters, seconds.
+
+    Of images, whose pose nobody knows: error, and the mean of the classes' own errors.
+    """
+    if records and all("classes" in record for record in records):
+        return _images(records)
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), caption=CAPTION, caption_justify="left")
     for name in ("network", "set", "error %", "rotation °", "shift px", "log-scale", "params", "s"):
         table.add_column(name, justify="left" if name in ("network", "set") else "right", no_wrap=True)
@@ -32,6 +37,23 @@ def results_table(records: Sequence[Mapping[str, Any]]) -> Table:
                 _arrow(pose.get(key), digits)
                 for key, digits in (("rotation_deg", 1), ("shift_px", 1), ("log_scale", 2))
             ),
+            f"{record['parameters']:,}",
+            f"{record['train_seconds']:.0f}",
+        )
+    return table
+
+
+def _images(records: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for name in ("network", "set", "images", "error %", "mean of classes %", "params", "s"):
+        table.add_column(name, justify="left" if name in ("network", "set") else "right", no_wrap=True)
+    for record in records:
+        table.add_row(
+            str(record["label"]),
+            str(record["set"]),
+            f"{record['test_images']:,}",
+            f"{record['error']:.2f}",
+            f"{record['balanced_error']:.2f}",
             f"{record['parameters']:,}",
             f"{record['train_seconds']:.0f}",
         )

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from torch_stn.lab import models
 from torch_stn.lab.config import Config
-from torch_stn.lab.data.digits import Digits
-from torch_stn.lab.data.sets import Batch, DigitSet
+from torch_stn.lab.data.load import DataSet, Source, data_set
+from torch_stn.lab.data.sets import Batch
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.evaluate import quick_error, snapshot
 from torch_stn.lab.models.aligned import Aligned
@@ -37,16 +37,24 @@ class Interrupted(Exception):
         self.step = step
 
 
-def train_step(fabric: Fabric, model: Any, optimizer: torch.optim.Optimizer, batch: Batch, config: Config) -> Tensor:
-    """One step: loss, gradients, update. Returns the loss, detached, on the device."""
+def train_step(
+    fabric: Fabric,
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    config: Config,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """One step: loss, gradients, update; ``weights`` of the classes. Returns the loss, detached, on the device."""
     optimizer.zero_grad(set_to_none=True)
     zoom: Tensor | float = 0.0
     if config.area_penalty and isinstance(model.module, Aligned):
         scores, theta = model(batch.images, return_theta=True)
-        zoom = config.area_penalty * penalties.area(model.module.transformer.maps(theta)[0])
+        maps = model.module.transformer.maps(theta)
+        zoom = config.area_penalty * sum(penalties.area(each) for each in maps) / len(maps)
     else:
         scores = model(batch.images)
-    loss: Tensor = zoom + F.cross_entropy(scores, batch.labels, label_smoothing=config.label_smoothing)
+    loss: Tensor = zoom + classification_loss(scores, batch.labels, config.label_smoothing, weights)
     fabric.backward(loss)
     if config.clip:
         fabric.clip_gradients(model, optimizer, max_norm=config.clip, error_if_nonfinite=False)
@@ -54,7 +62,17 @@ def train_step(fabric: Fabric, model: Any, optimizer: torch.optim.Optimizer, bat
     return loss.detach()
 
 
-def train(folder: RunFolder, digits: Digits, watch: Watch = lambda row: None, fabric: Fabric | None = None) -> None:
+def classification_loss(scores: Tensor, labels: Tensor, smoothing: float, weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy. With weights, a plain mean over the batch of each image's loss times its class's weight: dividing
+    by the weights of the batch, as F.cross_entropy does, would make a share of a batch count by what it holds.
+    """
+    if weights is None:
+        return F.cross_entropy(scores, labels, label_smoothing=smoothing)
+    losses = F.cross_entropy(scores, labels, label_smoothing=smoothing, reduction="none")
+    return (losses * weights[labels].to(losses.dtype)).mean()
+
+
+def train(folder: RunFolder, source: Source, watch: Watch = lambda row: None, fabric: Fabric | None = None) -> None:
     """Train the run of a folder from its last checkpoint, or from the start, to its end.
 
     Raises: UserError where the loss is no longer finite (the last good checkpoint stays); Interrupted after Ctrl-C.
@@ -65,8 +83,9 @@ def train(folder: RunFolder, digits: Digits, watch: Watch = lambda row: None, fa
     fabric = fabric or launch(config)
     if config.batch_size % fabric.world_size:
         raise UserError(f"batch_size: wanted a multiple of the {fabric.world_size} processes, got {config.batch_size}")
-    data = DigitSet(digits, config.data, config.seed, fabric.device)
-    raw = models.build(config)
+    data = data_set(source, config, fabric.device)
+    folder.refuse_other(source)
+    raw = models.build(config, data.facts)
     model, optimizer = fabric.setup(raw, make_optimizer(raw, config))
     data.dtype = next(raw.parameters()).dtype
     limit = step_limit(config, len(data.train[0]))
@@ -138,7 +157,7 @@ def train(folder: RunFolder, digits: Digits, watch: Watch = lambda row: None, fa
             if keyed:
                 set_samples(raw, config.seed, batch.samples)
             recorder.know(data, batch)
-            losses.append(train_step(fabric, model, optimizer, batch, config))
+            losses.append(train_step(fabric, model, optimizer, batch, config, data.class_weights))
             step += 1
             elapsed += time.perf_counter() - began
     recorder.close()
@@ -239,7 +258,7 @@ def check_finite(losses: list[Tensor], step: int, folder: RunFolder) -> None:
         )
 
 
-def _look(recorder: Recorder, model: nn.Module, data: DigitSet, step: int, elapsed: float) -> None:
+def _look(recorder: Recorder, model: nn.Module, data: DataSet, step: int, elapsed: float) -> None:
     """A point of the error curve and, with a transformer, a snapshot."""
     recorder.row({"step": step, "seconds": round(elapsed, 3), "test_error": quick_error(model, data)})
     if isinstance(model, Aligned):

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_stn.lab.data.digits import Digits
 from torch_stn.lab.data.distortions import DISTORTIONS, distort
 from torch_stn.lab.data.draws import batch_indices
+from torch_stn.lab.data.facts import Facts
 from torch_stn.transforms.maps import Map
 
 TEST_SEED = 2015  # of every distorted test set, whatever the run's seed
@@ -33,7 +34,7 @@ class PosedBatch(NamedTuple):
     images: Tensor
     labels: Tensor
     samples: Tensor
-    map: Map  # canvas -> digit
+    map: Map | None  # canvas -> digit; None where nobody knows it
 
 
 class DigitSet:
@@ -47,6 +48,8 @@ class DigitSet:
         self.train = torch.from_numpy(digits.train_images).to(device), torch.from_numpy(digits.train_labels).to(device)
         self.test = torch.from_numpy(digits.test_images).to(device), torch.from_numpy(digits.test_labels).to(device)
         self.name = DISTORTIONS[kind].name
+        self.facts = digit_facts(kind)
+        self.class_weights: Tensor | None = None  # of the loss
         self._drawn: tuple[object, ...] = ()  # which batches lie ready
         self._batches: list[Batch] = []
 
@@ -92,3 +95,9 @@ class DigitSet:
         """Twelve test digits to look at: the first of every class, then the second of 2 and 4."""
         by_class = [torch.nonzero(self.test[1] == digit).flatten() for digit in range(10)]
         return torch.stack([*(of[0] for of in by_class), by_class[2][1], by_class[4][1]]).cpu()
+
+
+def digit_facts(kind: str) -> Facts:
+    """Those of distorted digits, the same on every machine; their pixels are taken as they are."""
+    side = DISTORTIONS[kind].size
+    return Facts(1, side, side, tuple("0123456789"), (0.0,), (1.0,))

@@ -6,10 +6,12 @@ import torch
 from torch import nn
 
 from torch_stn.lab.config import Config
-from torch_stn.lab.data.distortions import DISTORTIONS
+from torch_stn.lab.data.facts import Facts
+from torch_stn.lab.data.sets import digit_facts
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.models.aligned import Aligned
 from torch_stn.lab.models.classifiers import CNN, CNN_FILTERS, FCN, fcn_units
+from torch_stn.lab.models.photo_net import photo_net
 from torch_stn.lab.models.tutorial import TutorialClassifier, TutorialLocalization
 from torch_stn.nn import LocalizationConv, LocalizationFC, SpatialTransformer
 from torch_stn.transforms import TRANSFORMS, Transform
@@ -21,19 +23,29 @@ _LABELS = {
     "st-fcn": "ST-FCN",
     "st-cnn": "ST-CNN",
     "tutorial": "Tutorial ST-CNN",
+    "resnet": "ResNet",
 }
 
 
-def build(config: Config) -> nn.Module:
-    """The network of a run; its starting weights are a function of the seed alone."""
+def build(config: Config, facts: Facts | None = None) -> nn.Module:
+    """The network of a run; its starting weights are a function of the seed alone.
+
+    ``facts`` of the data may be left out for digits, whose config says them.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return _build(config)
+        return _build(config, facts or digit_facts(config.data))
 
 
 def label(config: Config) -> str:
-    """What a table calls the network: ``ST-CNN affine``."""
+    """What a table calls the network: ``ST-CNN affine``, ``2 x ST-ResNet attention``."""
     name = _LABELS[config.model]
+    if config.model == "resnet":
+        if config.transform == "none":
+            return name
+        several = f"{config.count} x " if config.count > 1 else ""
+        repeated = f" x {config.iterations}" if config.iterations > 1 else ""
+        return f"{several}ST-{name} {config.transform}{repeated}"
     return f"{name} {config.transform}" if config.model in ("st-fcn", "st-cnn", "tutorial") else name
 
 
@@ -42,9 +54,10 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def _build(config: Config) -> nn.Module:
-    side = DISTORTIONS[config.data].size
-    shape = (1, side, side)
+def _build(config: Config, facts: Facts) -> nn.Module:
+    if config.model == "resnet":
+        return photo_net(config, facts, None if config.transform == "none" else _transform(config))
+    side, shape = facts.width, facts.shape
     if config.model == "tutorial":
         if side != 28:
             raise UserError(f"model=tutorial: wanted a set on 28 x 28 pixels (plain, r, p, e), got data={config.data}")
@@ -67,5 +80,6 @@ def _transform(config: Config) -> Transform:
     if config.transform not in TRANSFORMS:
         nearest = difflib.get_close_matches(config.transform.lower(), TRANSFORMS, 1)
         hint = f"; nearest: {nearest[0]}" if nearest else ""
-        raise UserError(f"transform: wanted one of {', '.join(TRANSFORMS)}, got {config.transform!r}{hint}")
+        none = ["none"] if config.model == "resnet" else []
+        raise UserError(f"transform: wanted one of {', '.join([*TRANSFORMS, *none])}, got {config.transform!r}{hint}")
     return TRANSFORMS[config.transform]()

@@ -8,7 +8,9 @@ from torch_stn.transforms.maps import Map
 
 
 class Aligned(nn.Module):
-    """Transformer on the input image, then ``pool`` x average pooling, then the classifier: (N, 1, H, W) -> (N, 10).
+    """Transformer on the input image, then ``pool`` x average pooling, then the classifier: (N, C, H, W) -> (N, K).
+
+    A transformer with count > 1 hands (N, count, C, h, w) on.
 
     Pooling comes after the transformer where the set is drawn on a larger canvas (PAPER A.4: RTS and TC): bilinear
     reading that shrinks would alias.
@@ -31,8 +33,8 @@ class Aligned(nn.Module):
         return self.classifier(_pooled(aligned, self.pool) if self.pool > 1 else aligned)
 
     def map(self, x: Tensor) -> Map:
-        """Where the transformer reads in each image."""
-        return self.transformer.transform(self.transformer.theta(x))
+        """Where the (first) transformer reads in each image."""
+        return self.transformer.maps(self.transformer.theta(x))[0]
 
 
 def _pooled(x: Tensor, k: int) -> Tensor:

@@ -28,6 +28,10 @@ def render_alignment_gif(run_folder: str | Path, destination: str | Path) -> Pat
     run = read_run(run_folder)
     if not run.has_transformer:
         raise UserError(f"{run.folder}: {run.model} has no spatial transformer, so there is no alignment to animate")
+    if run.photos:
+        raise UserError(
+            f"{run.folder}: a run of {run.data}, and the animation is of digits; stn report shows the images"
+        )
     if not run.snapshots:
         raise UserError(f"{run.folder}: no snapshots in it yet; train the run further")
     if "inputs" not in run.arrays:

@@ -39,6 +39,7 @@ def render(runs: Sequence[Run]) -> str:
         tiles=_tiles(runs, called),
         table=_table(runs, called),
         residuals=any(run.pose(key) for run in runs for key, *_ in words.QUANTITIES),
+        photos=all(run.photos for run in runs),
         shares=any(run.variance_share for run in runs),
         legend=[(name, *figures.style(index)) for index, name in enumerate(called)],
         curves=figures.curves(runs, called),
@@ -51,12 +52,13 @@ def render(runs: Sequence[Run]) -> str:
 def _title(runs: Sequence[Run]) -> str:
     """What the page shows; it says "learned" only where an alignment was measured."""
     count = sum(run.has_transformer for run in runs)
+    things = "Images" if all(run.photos for run in runs) else "Digits"
     if not count:
-        return "Digits without a spatial transformer"
+        return f"{things} without a spatial transformer"
     transformer = "spatial transformer" if count == 1 else "spatial transformers"
     if any(words.learned(run) for run in runs):
         return f"What the {transformer} learned"
-    return f"Digits through {'a ' if count == 1 else ''}{transformer}"
+    return f"{things} through {'a ' if count == 1 else ''}{transformer}"
 
 
 def _tiles(runs: Sequence[Run], called: Sequence[str]) -> list[dict[str, object]]:

@@ -1,4 +1,4 @@
-"""Digits as small PNGs, and sampling frames as SVG paths over them: what the page's pictures are made of."""
+"""Images as small files, and sampling frames as SVG paths over them: what the page's pictures are made of."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Picture:
-    """One digit, for the `digit` macro of the template: the pixels, the margin around them, and the frame over them."""
+    """One image, for the `digit` macro of the template: the pixels, the margin around them, the frames over them."""
 
     uri: str
     width: int
@@ -37,6 +37,12 @@ class Picture:
     margin: float
     alt: str
     frame: Frame | None = None
+    further: tuple[Frame, ...] = ()  # of transformers beside the first
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        """All frames."""
+        return () if self.frame is None else (self.frame, *self.further)
 
     @property
     def view_box(self) -> str:
@@ -46,16 +52,23 @@ class Picture:
 
 
 def picture(image: np.ndarray, alt: str, lines: np.ndarray | None = None, *, top: float = 1.0) -> Picture:
-    """The picture of an (H, W) image, `top` as white; lines (L, P, 2) give it a margin and the frame."""
-    height, width = image.shape
+    """The picture of an (H, W) or (H, W, C) image, `top` as white; lines (L, P, 2), or (count, L, P, 2) of several
+    transformers, give it a margin and the frames.
+    """
+    height, width = image.shape[:2]
     margin = 0.0 if lines is None else round(MARGIN * max(height, width), 1)
-    return Picture(png_uri(image / top), width, height, margin, alt, None if lines is None else frame(lines))
+    frames = [] if lines is None else [frame(each) for each in (lines if lines.ndim == 4 else lines[None])]
+    first = frames[0] if frames else None
+    return Picture(uri(image / top), width, height, margin, alt, first, tuple(frames[1:]))
 
 
-def png_uri(image: np.ndarray) -> str:
-    """An (H, W) image in [0, 1] as a grey PNG in a data URI."""
+def uri(image: np.ndarray) -> str:
+    """An image in [0, 1] in a data URI: (H, W) and (H, W, 1) as a grey PNG, (H, W, 3) as a small JPEG."""
     buffer = io.BytesIO()
-    Image.fromarray(to_bytes(image)).save(buffer, "png", optimize=True)
+    if image.ndim == 3 and image.shape[2] == 3:
+        Image.fromarray(to_bytes(image)).save(buffer, "jpeg", quality=88)
+        return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    Image.fromarray(to_bytes(image.reshape(image.shape[:2]))).save(buffer, "png", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

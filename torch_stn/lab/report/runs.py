@@ -11,33 +11,17 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from torch_stn.lab.errors import UserError
+from torch_stn.lab.report.arrays import check_arrays
 
 FORMAT = 1
-
-# What evaluation.safetensors holds, with ranks: a foreign file is refused by name, not by a crash in a figure.
-RANKS = {
-    "confusion": 2,
-    "inputs": 3, "labels": 1, "predictions": 1, "outputs": 3, "lines": 4,
-    "mean_inputs": 3, "mean_outputs": 3,
-    "mistakes": 3, "mistake_outputs": 3, "mistake_labels": 1, "mistake_predictions": 1, "mistake_confidence": 1,
-    "true_pose": 2, "predicted_pose": 2, "pose_labels": 1,
-}  # fmt: skip
-ALWAYS = (
-    "confusion", "inputs", "labels", "predictions",
-    "mistakes", "mistake_labels", "mistake_predictions", "mistake_confidence",
-)  # fmt: skip
-# Arrays that are read side by side: the first axis must agree.
-PAIRS = (
-    ("inputs", "labels", "predictions", "outputs", "lines"),
-    ("mistakes", "mistake_outputs", "mistake_labels", "mistake_predictions", "mistake_confidence"),
-    ("mean_inputs", "mean_outputs"),
-    ("true_pose", "predicted_pose", "pose_labels"),
-)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One moment of the training: what the transformer made of the dozen test digits, and where it looked."""
+    """One moment of the training: what the transformer made of the dozen test images, and where it looked.
+
+    Of the user's own images: outputs (12, count, h, w, C) and lines (12, count, L, P, 2).
+    """
 
     step: int
     seconds: float
@@ -84,6 +68,8 @@ class Run:
     def has_transformer(self) -> bool:
         """Whether a spatial transformer is part of the model: by its name, or because it left pictures."""
         named = self.model.startswith("st-") or self.model == "tutorial"
+        if self.model == "resnet":
+            named = self.config.get("transform") != "none"
         return named or bool(self.snapshots) or "outputs" in self.arrays
 
     @property
@@ -92,15 +78,36 @@ class Run:
         if self.evaluation and self.evaluation.get("label"):
             return str(self.evaluation["label"])
         model = self.model if self.model == "tutorial" else self.model.upper()
+        if self.model == "resnet":
+            model = "ST-ResNet" if self.has_transformer else "ResNet"
         transform = str(self.config.get("transform", "")) if self.has_transformer else ""
         return f"{model} {transform.upper() if transform == 'tps' else transform}".strip()
 
     @property
+    def photos(self) -> bool:
+        """Whether it learned from the user's own images rather than from digits."""
+        return self.config.get("source", "digits") != "digits"
+
+    @property
+    def things(self) -> str:
+        """What it is tested on, in words."""
+        if self.config.get("source") == "gtsrb" and not self.config.get("validation"):
+            return "test images"
+        return "validation images" if self.photos else "test digits"
+
+    def called(self, label: int) -> str:
+        """The name of a class."""
+        names = (self.evaluation or {}).get("classes")
+        known = isinstance(names, list) and 0 <= label < len(names)
+        return str(names[label]) if known and isinstance(names, list) else str(label)
+
+    @property
     def data(self) -> str:
-        """The name of the distorted set, for example RTS."""
+        """The name of the set, for example RTS."""
         if self.evaluation and self.evaluation.get("set"):
             return str(self.evaluation["set"])
-        return str(self.config.get("data", "unknown set")).upper()
+        data = str(self.config.get("data", "unknown set"))
+        return Path(data).name if self.photos else data.upper()
 
     def pose(self, name: str) -> tuple[float, float] | None:
         """Residual (before, after) of "rotation_deg", "shift_px" or "log_scale"; None where it is not defined."""
@@ -131,14 +138,15 @@ def read_run(folder: str | Path) -> Run:
             "make the run again or read it with the version that wrote it"
         )
     rows = _metrics(folder / "metrics.jsonl")
-    evaluation, arrays = _evaluation(folder)
+    photos = config.get("source", "digits") != "digits"
+    evaluation, arrays = _evaluation(folder, photos=photos)
     return Run(
         folder=folder,
         config=config,
         environment=_object(folder / "environment.json") if (folder / "environment.json").is_file() else {},
         loss=_curve(rows, "loss"),
         error=_curve(rows, "test_error"),
-        snapshots=_snapshots(folder / "snapshots"),
+        snapshots=_snapshots(folder / "snapshots", axes=5 if photos else 3),
         evaluation=evaluation,
         arrays=arrays,
     )
@@ -217,13 +225,13 @@ def _before_after(value: object) -> tuple[float, float] | None:
     return pair if np.isfinite(pair).all() else None
 
 
-def _snapshots(folder: Path) -> tuple[Snapshot, ...]:
+def _snapshots(folder: Path, *, axes: int) -> tuple[Snapshot, ...]:
     """All snapshots by step. A broken last one (the run was killed while writing it) is dropped."""
     paths = sorted(folder.glob("step-*.safetensors"))
     snapshots: list[Snapshot] = []
     for path in paths:
         try:
-            snapshot = _snapshot(path)
+            snapshot = _snapshot(path, axes)
         except UserError:
             if path is paths[-1]:
                 break
@@ -236,18 +244,20 @@ def _snapshots(folder: Path) -> tuple[Snapshot, ...]:
     return tuple(sorted(snapshots, key=lambda snapshot: snapshot.step))
 
 
-def _snapshot(path: Path) -> Snapshot:
+def _snapshot(path: Path, axes: int) -> Snapshot:
     arrays, metadata = _tensors(path)
     outputs, lines = arrays.get("outputs"), arrays.get("lines")
-    if outputs is None or lines is None or outputs.ndim != 3 or lines.ndim != 4 or len(outputs) != len(lines):
-        raise UserError(f"{path}: not a snapshot: outputs (12, h, w) and lines (12, L, P, 2) were wanted")
+    whole = outputs is not None and lines is not None and len(outputs) == len(lines)
+    if outputs is None or lines is None or not whole or (outputs.ndim, lines.ndim) != (axes, max(axes, 4)):
+        wanted = ("(12, h, w)", "(12, L, P, 2)") if axes == 3 else ("(12, count, h, w, C)", "(12, count, L, P, 2)")
+        raise UserError(f"{path}: not a snapshot: outputs {wanted[0]} and lines {wanted[1]} were wanted")
     try:
         return Snapshot(int(metadata["step"]), float(metadata["seconds"]), outputs, lines)
     except (KeyError, ValueError):
         raise UserError(f"{path}: the metadata step and seconds are missing or are no numbers") from None
 
 
-def _evaluation(folder: Path) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]:
+def _evaluation(folder: Path, *, photos: bool) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]:
     """evaluation.json and its arrays; (None, {}) when the run has not been evaluated."""
     path, tensors = folder / "evaluation.json", folder / "evaluation.safetensors"
     if not path.is_file():
@@ -258,16 +268,7 @@ def _evaluation(folder: Path) -> tuple[dict[str, Any] | None, dict[str, np.ndarr
     if not tensors.is_file():
         raise UserError(f"{tensors}: missing beside evaluation.json; evaluate the run again")
     arrays, _ = _tensors(tensors)
-    for name in ALWAYS:
-        if name not in arrays:
-            raise UserError(f"{tensors}: {name} is missing; evaluate the run again")
-    for name, rank in RANKS.items():
-        if name in arrays and arrays[name].ndim != rank:
-            raise UserError(f"{tensors}: {name} has shape {arrays[name].shape}, {rank} axes were wanted")
-    for group in PAIRS:
-        lengths = {name: len(arrays[name]) for name in group if name in arrays}
-        if len(set(lengths.values())) > 1:
-            raise UserError(f"{tensors}: lengths differ: {', '.join(f'{n} {k}' for n, k in lengths.items())}")
+    check_arrays(tensors, arrays, photos=photos)
     return record, arrays
 
 

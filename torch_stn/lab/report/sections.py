@@ -1,4 +1,4 @@
-"""What the page shows of one run: its digits, the course of its alignment, poses, class means, mistakes, confusion."""
+"""What the page shows of one run: its images, the course of its alignment, poses, class means, mistakes, confusion."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from torch_stn.lab.report.pictures import Picture, picture
 from torch_stn.lab.report.runs import Run, moments
 
 MOMENTS = 6
+MOST_CLASSES = 60  # of a confusion matrix that can be read
+NAMED_COLUMNS = 6
 
 
 @dataclass(frozen=True)
 class Card:
-    """A digit as it came in, what the classifier saw of it (None: the same), and a caption; `wrong` marks a mistake."""
+    """An image as it came in, what the classifier saw of it (empty: the same), a caption; `wrong` marks a mistake."""
 
     source: Picture
-    seen: Picture | None
+    seen: list[Picture]
     caption: str
     note: str = ""
     wrong: bool = False
@@ -26,11 +28,11 @@ class Card:
 
 @dataclass(frozen=True)
 class Moment:
-    """One row of the training's course: for every digit the input with its frame (None: unknown) and the output."""
+    """One row of the training's course: for every image the input with its frame (None: unknown) and the outputs."""
 
     step: int
     time: str
-    cells: list[tuple[Picture | None, Picture]]
+    cells: list[tuple[Picture | None, list[Picture]]]
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ class Section:
     means: list[Card]
     mistakes: list[Card]
     confusion: list[list[Confused]]
+    rows: list[str]  # of the confusion matrix
+    columns: list[str]
+    things: str
+    photos: bool
     settings: list[tuple[str, str]]
 
 
@@ -76,11 +82,14 @@ def section(run: Run, name: str, index: int) -> Section:
         facts=_facts(run),
         digits=_digits(run),
         moments=_moments(run),
-        moment_labels=[str(label) for label in run.arrays.get("labels", ())],
+        moment_labels=[run.called(int(label)) for label in run.arrays.get("labels", ())],
         poses=_poses(run),
         means=_means(run),
         mistakes=_mistakes(run),
         confusion=_confusion(run),
+        **_class_names(run),
+        things=run.things,
+        photos=run.photos,
         settings=_settings(run),
     )
 
@@ -106,19 +115,26 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 
 def _digits(run: Run) -> list[Card]:
-    """The dozen test digits, with the frame where there is a transformer."""
+    """The dozen test images, with the frames where there is a transformer."""
     a = run.arrays
     if "inputs" not in a:
         return []
     cards = []
+    thing = run.things.removesuffix("s").capitalize()
     for index, (image, label, prediction) in enumerate(zip(a["inputs"], a["labels"], a["predictions"], strict=True)):
+        name = run.called(int(label))
         lines = a["lines"][index] if "lines" in a else None
         framed = "" if lines is None else ", with the sampling frame on it"
-        source = picture(image, f"Test digit {label}{framed}", lines)
-        seen = picture(a["outputs"][index], f"The same {label} as the classifier sees it") if "outputs" in a else None
+        source = picture(image, f"{thing} {name}{framed}", lines)
+        seen = _seen(a["outputs"][index], f"The same {name} as the classifier sees it") if "outputs" in a else []
         wrong = bool(label != prediction)
-        cards.append(Card(source, seen, str(label), f"read as {prediction}" if wrong else "", wrong))
+        cards.append(Card(source, seen, name, f"read as {run.called(int(prediction))}" if wrong else "", wrong))
     return cards
+
+
+def _seen(outputs: np.ndarray, alt: str) -> list[Picture]:
+    """What the classifier saw: (h, w), or (count, h, w, C) of transformers side by side."""
+    return [picture(each, alt) for each in (outputs if outputs.ndim == 4 else outputs[None])]
 
 
 def _moments(run: Run) -> list[Moment]:
@@ -129,7 +145,7 @@ def _moments(run: Run) -> list[Moment]:
         count = len(snapshot.outputs)
         known = inputs if inputs is not None and len(inputs) == count else [None] * count
         cells = [
-            (None if image is None else picture(image, "", lines), picture(output, ""))
+            (None if image is None else picture(image, "", lines), _seen(output, ""))
             for image, lines, output in zip(known, snapshot.lines, snapshot.outputs, strict=True)
         ]
         shown.append(Moment(snapshot.step, words.duration(snapshot.seconds), cells))
@@ -157,8 +173,9 @@ def _means(run: Run) -> list[Card]:
     top = max(float(np.nanmax(a["mean_inputs"])), float(np.nanmax(a["mean_outputs"])), 1e-6)
     cards = []
     for k, (before, after) in enumerate(zip(a["mean_inputs"], a["mean_outputs"], strict=True)):
-        source = picture(before, f"Mean of all inputs of class {k}", top=top)
-        cards.append(Card(source, picture(after, f"Mean of all outputs of class {k}", top=top), str(k)))
+        name = run.called(k)
+        source = picture(before, f"Mean of all inputs of class {name}", top=top)
+        cards.append(Card(source, [picture(after, f"Mean of all outputs of class {name}", top=top)], name))
     return cards
 
 
@@ -168,21 +185,24 @@ def _mistakes(run: Run) -> list[Card]:
     if "mistakes" not in a:
         return []
     cards = []
+    named = (run.evaluation or {}).get("mistake_files")
+    files = [str(name) for name in named] if isinstance(named, list) else []
     for index in np.argsort(-a["mistake_confidence"], kind="stable"):
-        label, prediction = a["mistake_labels"][index], a["mistake_predictions"][index]
-        seen = None
+        label, prediction = (run.called(int(a[key][index])) for key in ("mistake_labels", "mistake_predictions"))
+        seen: list[Picture] = []
         if "mistake_outputs" in a:
-            seen = picture(a["mistake_outputs"][index], f"The same {label} as the classifier sees it")
+            seen = _seen(a["mistake_outputs"][index], f"The same {label} as the classifier sees it")
         source = picture(a["mistakes"][index], f"A {label} that was read as {prediction}")
         sure = f"{100 * a['mistake_confidence'][index]:.0f}{words.NBSP}% sure"
-        cards.append(Card(source, seen, f"{label} → {prediction}", sure, wrong=True))
+        note = f"{sure}, {files[index]}" if index < len(files) else sure
+        cards.append(Card(source, seen, f"{label} → {prediction}", note, wrong=True))
     return cards
 
 
 def _confusion(run: Run) -> list[list[Confused]]:
     """Rows are true classes, columns predictions, in percent of the row."""
     counts = run.arrays.get("confusion")
-    if counts is None:
+    if counts is None or len(counts) > MOST_CLASSES:
         return []
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     wrong = shares - np.diag(np.diag(shares))
@@ -191,6 +211,15 @@ def _confusion(run: Run) -> list[list[Confused]]:
         [_confused(int(counts[t, p]), float(shares[t, p]), worst, right=t == p) for p in range(counts.shape[1])]
         for t in range(len(counts))
     ]
+
+
+def _class_names(run: Run) -> dict[str, list[str]]:
+    """Names of the rows and columns of the confusion matrix; many columns are numbered, since names would not fit."""
+    count = len(run.arrays.get("confusion", ()))
+    names = [run.called(k) for k in range(count)]
+    if not run.photos or count <= NAMED_COLUMNS:
+        return {"rows": names, "columns": names}
+    return {"rows": [f"{k} {name}" for k, name in enumerate(names)], "columns": [str(k) for k in range(count)]}
 
 
 def _confused(count: int, share: float, worst: float, *, right: bool) -> Confused:

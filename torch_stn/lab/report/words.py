@@ -24,6 +24,12 @@ TRANSFORMER = (
     "classifier sees only what lies inside that frame. Nobody tells it how a digit was turned, shifted or scaled: all "
     "it ever learns from is the class label, through the classifier's mistakes."
 )
+PHOTOS = (
+    "A spatial transformer is a small network in front of a classifier. For every image it chooses a frame, and the "
+    "classifier sees only what lies inside that frame. Nobody tells it where to look: all it ever learns from is the "
+    "class, through the classifier's mistakes."
+)
+PLAIN_PHOTOS = "No run on this page has a spatial transformer: the classifier sees every image as it is."
 PLAIN = "No run on this page has a spatial transformer: nothing here sets a digit upright before it is read."
 
 HEADINGS = (
@@ -67,6 +73,8 @@ def lead(runs: Sequence[Run], called: Sequence[str]) -> list[str]:
     transformers = [pair for pair in zip(runs, called, strict=True) if pair[0].has_transformer]
     told = transformers or list(zip(runs, called, strict=True))
     first = TRANSFORMER if transformers else PLAIN
+    if all(run.photos for run in runs):
+        first = PHOTOS if transformers else PLAIN_PHOTOS
     if len(told) > TOLD:
         return [first, _summary(told)]
     return [first, *(_result(run, name, runs, called) for run, name in told)]
@@ -86,7 +94,8 @@ def _result(run: Run, name: str, runs: Sequence[Run], called: Sequence[str]) -> 
     """What one run came to: its error, its twin's, and its alignment."""
     if run.evaluation is None:
         return f"{name} has not been evaluated yet: its error and its pictures appear here after “stn evaluate”."
-    text = f"{name} misreads {percent(run.evaluation['error'])} of the {run.data} test digits"
+    tested = f"{run.things} of {run.data}" if run.photos else f"{run.data} {run.things}"
+    text = f"{name} misreads {percent(run.evaluation['error'])} of the {tested}"
     twins = [pair for pair in zip(runs, called, strict=True) if _twin(run, pair[0])]
     if twins:
         twin, twin_name = min(twins, key=lambda pair: pair[0].config.get("seed") != run.config.get("seed"))
@@ -104,6 +113,8 @@ def _twin(run: Run, other: Run) -> bool:
     if run.evaluation is None or other.evaluation is None:
         return False
     same = run.data == other.data and run.evaluation.get("digits") == other.evaluation.get("digits")
+    if run.model == other.model == "resnet":
+        return same and run.has_transformer and not other.has_transformer
     return same and run.model == f"st-{other.model}"
 
 
@@ -153,10 +164,10 @@ def _row(run: Run, name: str) -> list[Cell]:
     parameters = record.get("parameters")
     error = Cell("not evaluated")
     if run.evaluation:
-        error = Cell(error_text(run), _tested(record))
+        error = Cell(error_text(run), _tested(record, "images" if run.photos else "digits"))
     return [
         Cell(name, "" if run.name in name else run.name),
-        Cell(run.data, str(record.get("digits") or "")),
+        Cell(run.data, "" if run.photos else str(record.get("digits") or "")),
         error,
         *(Cell(change(run.pose(key), unit)) for key, _, unit in QUANTITIES),
         Cell(change(run.variance, ""), shares(run)),
@@ -167,14 +178,14 @@ def _row(run: Run, name: str) -> list[Cell]:
     ]
 
 
-def _tested(record: dict[str, Any]) -> str:
+def _tested(record: dict[str, Any], things: str) -> str:
     """How many pictures the error is of: distortions times digits."""
     pictures, distortions = record.get("test_images"), record.get("distortions")
     if not isinstance(pictures, int):
         return ""
     if not isinstance(distortions, int) or distortions < 2 or pictures % distortions:
-        return f"{pictures:,}{NBSP}digits"
-    return f"{distortions} \N{MULTIPLICATION SIGN} {pictures // distortions:,} digits".replace(" ", NBSP)
+        return f"{pictures:,}{NBSP}{things}"
+    return f"{distortions} \N{MULTIPLICATION SIGN} {pictures // distortions:,} {things}".replace(" ", NBSP)
 
 
 def error_text(run: Run) -> str:

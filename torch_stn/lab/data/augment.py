@@ -1,0 +1,58 @@
+"""Augmentation of images: pose, mirror, colours. Every number is a function of (seed, global sample number)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torch_stn.lab.data.draws import uniform
+from torch_stn.transforms import Affine
+from torch_stn.warping import warp
+
+POSE_STREAM, FLIP_STREAM, COLOUR_STREAM = 42, 43, 44
+GREY = (0.299, 0.587, 0.114)  # the weights of ITU-R BT.601, as Pillow's
+
+
+def augment(
+    images: Tensor,  # (B, C, H, W) float in [0, 1]
+    samples: Tensor,  # (B,) int64, global sample numbers
+    seed: int,
+    *,
+    jitter: float = 0.0,
+    flip: bool = False,
+    colour: float = 0.0,
+) -> Tensor:  # (B, C, H, W)
+    """Images moved, mirrored and recoloured a little; what comes in from beyond the border repeats the border.
+
+    Args: jitter, of shift (share of the side), of log-scale and of the angle in radians, each in [-jitter, jitter];
+    flip, mirrors every second image or so; colour, of brightness, contrast and saturation, each a factor in
+    [1 - colour, 1 + colour].
+    """
+    if jitter or flip:
+        images = warp(images, Affine()(poses(samples, seed, jitter, flip).to(images)), padding_mode="border")
+    return recolour(images, samples, seed, colour).clamp(0, 1) if colour else images.clamp(0, 1)
+
+
+def poses(samples: Tensor, seed: int, jitter: float, flip: bool) -> Tensor:
+    """theta of each sample, output -> input: (B, 2, 3)."""
+    drawn = uniform(seed, samples, POSE_STREAM, 4, -jitter, jitter)
+    angle, scale = drawn[:, 0], drawn[:, 1].exp()
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    mirrored = uniform(seed, samples, FLIP_STREAM, 1)[:, 0] < 0.5 if flip else torch.zeros_like(angle, dtype=torch.bool)
+    sign = 1.0 - 2.0 * mirrored.to(angle.dtype)
+    # 2 x: from shares of the side to normalised units, in which the side is 2.
+    rows = [sign * cos, -sin, 2 * drawn[:, 2], sign * sin, cos, 2 * drawn[:, 3]]
+    return torch.stack(rows, dim=1).unflatten(1, (2, 3))
+
+
+def recolour(images: Tensor, samples: Tensor, seed: int, amount: float) -> Tensor:
+    """Brightness, contrast about the image's mean, and saturation about its own grey."""
+    factors = 1 + uniform(seed, samples, COLOUR_STREAM, 3, -amount, amount).to(images)
+    brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
+    images = images * brightness
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    images = mean + contrast * (images - mean)
+    if images.shape[1] == 1:
+        return images
+    grey = (images * images.new_tensor(GREY)[:, None, None]).sum(dim=1, keepdim=True)
+    return grey + saturation * (images - grey)

@@ -1,0 +1,55 @@
+"""What a network must know of its data: the shape of an image, the classes, how bright pixels are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch_stn.lab.errors import UserError
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts of one data set, kept in the run folder where the config does not say them."""
+
+    channels: int
+    height: int
+    width: int
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]  # of each channel, pixels in [0, 1]
+    deviation: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.channels, self.height, self.width
+
+    def record(self) -> dict[str, Any]:
+        """As JSON keeps it."""
+        return asdict(self)
+
+
+def read_facts(record: Mapping[str, Any], where: object) -> Facts:
+    """The facts of a record; UserError where they do not hold together, since a network is built from them."""
+    try:
+        facts = Facts(
+            int(record["channels"]),
+            int(record["height"]),
+            int(record["width"]),
+            tuple(str(each) for each in record["classes"]),
+            tuple(float(each) for each in record["mean"]),
+            tuple(float(each) for each in record["deviation"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: wanted the facts of a data set, {type(error).__name__}: {error}") from None
+    sides = facts.channels in (1, 3) and 1 <= min(facts.height, facts.width) <= max(facts.height, facts.width) <= 4096
+    pixels = _of(facts.mean, facts.channels) and _of(facts.deviation, facts.channels) and min(facts.deviation) > 0
+    if not (sides and pixels and facts.classes):
+        raise UserError(f"{where}: wanted the facts of a data set, its shape, mean and deviation do not hold together")
+    return facts
+
+
+def _of(values: Sequence[float], channels: int) -> bool:
+    """One number in [0, 1] for each channel."""
+    return len(values) == channels and all(0 <= value <= 1 for value in values)

@@ -1,0 +1,89 @@
+"""The network for a folder of images: a residual net, alone or behind spatial transformers."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from torch_stn.lab.config import Config
+from torch_stn.lab.data.facts import Facts
+from torch_stn.lab.errors import UserError
+from torch_stn.lab.models.aligned import Aligned
+from torch_stn.lab.models.residual import WIDTH, Descriptors, Normalize, ResidualNet
+from torch_stn.nn import LocalizationConv, LocalizationFC, SpatialTransformer
+from torch_stn.transforms import Transform
+
+LOOK = 56  # pixels a side that localisation looks at, at most twice as many
+SMALLEST = 28  # that LocalizationConv needs
+TILE = 0.5  # side of the window that each of several transformers starts at, as a share of the image's
+
+
+def photo_net(config: Config, facts: Facts, family: Transform | None) -> nn.Module:
+    """(N, C, S, S) in [0, 1] -> class scores (N, K), for any number of channels, size and classes."""
+    normalize = Normalize(facts.mean, facts.deviation)
+    backbone = ResidualNet(facts.channels, width=config.width or WIDTH, norm=config.norm)
+    count = 1 if family is None else config.count
+    classifier = Descriptors(normalize, backbone, len(facts.classes), count=count)
+    if family is None:
+        if config.count > 1 or config.iterations > 1 or config.crop:
+            raise UserError("transform=none: wanted no count, iterations or crop beside it")
+        return classifier
+    _refuse(config, family)
+    side = config.crop or facts.height
+    transformer = SpatialTransformer(
+        nn.Sequential(Normalize(facts.mean, facts.deviation), localization(facts.shape)),
+        family,
+        (side, side),
+        in_shape=facts.shape,
+        count=config.count,
+        iterations=config.iterations,
+        init=_tiles(config, family) if config.count > 1 else None,
+        padding_mode="border",  # what lies beyond a photograph is not black
+        antialias=side < facts.height,
+    )
+    if config.count == 1 and family.has_identity:
+        with torch.no_grad():  # not initial(), which may be a little off: the first look is the image as it is
+            transformer.head.bias.copy_(family.identity().flatten())
+    return Aligned(transformer, classifier)
+
+
+def localization(shape: tuple[int, int, int]) -> nn.Module:
+    """Localisation features of an image (C, H, W); one that is large is looked at reduced."""
+    side = min(shape[1:])
+    if side < SMALLEST:
+        return LocalizationFC(shape)
+    if side < 2 * LOOK:
+        return LocalizationConv(shape)
+    factor = side // LOOK
+    return nn.Sequential(nn.AvgPool2d(factor), LocalizationConv((shape[0], shape[1] // factor, shape[2] // factor)))
+
+
+def _refuse(config: Config, family: Transform) -> None:
+    if family.dims != 2:
+        raise UserError(f"transform: wanted a family of the plane, got {config.transform!r}")
+    if config.iterations > 1 and config.count > 1:
+        raise UserError(f"iterations: wanted 1 with count={config.count}, got {config.iterations}")
+    if config.iterations > 1 and not family.has_identity:
+        raise UserError(f"iterations: wanted 1, since {config.transform} has no identity, got {config.iterations}")
+
+
+def _tiles(config: Config, family: Transform) -> Tensor | None:
+    """Windows of half the side, spread evenly over the image; families that cannot zoom start alike.
+
+    Source: Jaderberg et al. 2015, section 4.3, the tiled start of several transformers.
+    """
+    if config.transform not in ("attention", "affine"):
+        return None
+    columns = math.ceil(math.sqrt(config.count))
+    rows = math.ceil(config.count / columns)
+    starts = []
+    for index in range(config.count):
+        row, column = divmod(index, columns)
+        x, y = ((1 - TILE) * _spread(place, total) for place, total in ((column, columns), (row, rows)))
+        starts.append([TILE, x, y] if config.transform == "attention" else [TILE, 0.0, x, 0.0, TILE, y])
+    return torch.tensor(starts)
+
+
+def _spread(place: int, total: int) -> float:
+    """Evenly from -1 to 1; the middle where there is one place."""
+    return 0.0 if total == 1 else 2 * place / (total - 1) - 1

@@ -1,0 +1,95 @@
+"""A small residual net for images of any size, trained from nothing, and what stands between it and transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+WIDTH = 32  # channels of the first stage; the next two have twice and four times as many
+GROUPS = 8  # at most, of a group norm
+
+
+class Normalize(nn.Module):
+    """Pixels in [0, 1] less the data's mean, by its deviation. It stands behind the transformer's reading, whose border
+    is then no edge of another colour.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
+        super().__init__()
+        # Constants of the run folder's record: not in checkpoints.
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("deviation", torch.tensor(deviation)[:, None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.deviation
+
+
+class Block(nn.Module):
+    """norm - ReLU - conv 3x3, twice, added to the input (by a 1x1 convolution where the shape changes).
+
+    Source: He et al. 2016, "Identity Mappings in Deep Residual Networks".
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: str) -> None:
+        super().__init__()
+        self.norm1 = _norm(inputs, norm)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm2 = _norm(outputs, norm)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        same = stride == 1 and inputs == outputs
+        self.skip = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        ready = F.relu(self.norm1(x))
+        kept = x if isinstance(self.skip, nn.Identity) else self.skip(ready)
+        return kept + self.conv2(F.relu(self.norm2(self.conv1(ready))))
+
+
+class ResidualNet(nn.Module):
+    """Halved by a convolution, three blocks of which two halve again, mean over the picture: (N, C, H, W) -> (N, 4 w).
+
+    ``out_features`` says 4 w. With norm="group" an image's features do not depend on its batch, nor on how many
+    processes share it; with "batch" they do while it trains.
+    """
+
+    def __init__(self, channels: int, *, width: int = WIDTH, norm: str = "group") -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, width, 3, 2, 1, bias=False)
+        self.blocks = nn.Sequential(
+            Block(width, width, 1, norm), Block(width, 2 * width, 2, norm), Block(2 * width, 4 * width, 2, norm)
+        )
+        self.norm = _norm(4 * width, norm)
+        self.out_features = 4 * width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.blocks(self.stem(x)))).mean(dim=(2, 3))
+
+
+class Descriptors(nn.Module):
+    """Every crop through the backbone, the descriptors side by side, class scores: (N, count, C, h, w) -> (N, K), for
+    count = 1 (N, C, h, w). One backbone serves all crops.
+    """
+
+    def __init__(self, normalize: nn.Module, backbone: ResidualNet, classes: int, *, count: int = 1) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.backbone = backbone
+        self.count = count
+        self.scores = nn.Linear(count * backbone.out_features, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        crops = x.flatten(0, 1) if self.count > 1 else x
+        found = self.backbone(self.normalize(crops))
+        return self.scores(found.unflatten(0, (-1, self.count)).flatten(1) if self.count > 1 else found)
+
+
+def _norm(channels: int, norm: str) -> nn.Module:
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.GroupNorm(next(groups for groups in range(GROUPS, 0, -1) if channels % groups == 0), channels)

@@ -1,0 +1,150 @@
+"""`stn predict`: classes of images by a trained run, and what its transformers cut out of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from torch_stn.lab import models
+from torch_stn.lab.data.decode import NotAnImageError, decode, hostile_files
+from torch_stn.lab.data.listing import Listed, Skipped, images_at, shown
+from torch_stn.lab.errors import UserError
+from torch_stn.lab.models.aligned import Aligned
+from torch_stn.lab.report.files import write_whole
+from torch_stn.lab.run_folder import RunFolder
+
+BATCH = 64
+ENDINGS = (".csv", ".json")
+
+
+class Prediction(NamedTuple):
+    """What a run makes of one image."""
+
+    file: str
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+def predict(
+    run: Path,
+    paths: Sequence[Path],
+    notice: Callable[[str], None],
+    *,
+    device: torch.device | str = "cpu",
+    crops: Path | None = None,
+) -> list[Prediction]:
+    """Classify image files and the images of folders, in the order of their names; a bad file is named and passed over.
+
+    Args: crops, a folder for the aligned crops, NUMBER-NAME.png or, of several transformers, NUMBER-NAME-K.png.
+    Raises: UserError where the run is of digits, has no transformer to crop with, or where there is no image at all.
+    """
+    folder = RunFolder.open(run)
+    config, facts = folder.config(), folder.facts()
+    if not config.photos:
+        raise UserError(f"{run}: a run on distorted digits, wanted one of stn train folder")
+    model = models.build(config, facts).to(device).eval()
+    folder.load_into(model)
+    if crops is not None and not isinstance(model, Aligned):
+        raise UserError(f"--crops: {models.label(config)} has no transformer, so there is nothing that it cuts out")
+    for path in paths:
+        if not path.exists() and not path.is_symlink():
+            raise UserError(f"{shown(str(path))}: no such file or folder")
+    found, bad = [], 0
+    numbers = count()
+    with hostile_files(), torch.inference_mode():
+        decoded = _decoded(paths, config.size, grey=config.grey)
+        while batch := list(islice(decoded, BATCH)):
+            good = [(name, pixels) for name, pixels in batch if not isinstance(pixels, Skipped)]
+            for each in (pixels for _, pixels in batch if isinstance(pixels, Skipped)):
+                bad += 1
+                notice(f"skipped {shown(each.name)}: {each.reason}")
+            if not good:
+                continue
+            x = torch.from_numpy(np.stack([pixels for _, pixels in good])).to(device)
+            probabilities, cut = look(model, x.permute(0, 3, 1, 2).float() / 255)
+            for (name, _), row, pictures in zip(good, probabilities.tolist(), cut, strict=True):
+                best = max(range(len(row)), key=row.__getitem__)
+                named = dict(zip(facts.classes, row, strict=True))
+                found.append(Prediction(name, facts.classes[best], row[best], named))
+                if crops is not None:
+                    _write_crops(crops, next(numbers), name, pictures)
+    if not found:
+        raise UserError(f"PATH: no image that can be read{f', {bad} skipped' if bad else ''}")
+    return found
+
+
+def look(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities (N, K), and what the transformers wrote, (N, count, C, h, w); without one count is 0."""
+    if not isinstance(model, Aligned):
+        return model(images).softmax(dim=1), images[:, None][:, :0]
+    read = model.transformer.read(images, model.transformer.theta(images))
+    return model.classify(read).softmax(dim=1), read if model.transformer.count > 1 else read[:, None]
+
+
+def write_predictions(rows: Sequence[Prediction], out: Path | None) -> str | None:
+    """Write by the ending of the name, .csv or .json; without a name, the CSV text comes back."""
+    if out is None:
+        return _csv(rows)
+    if out.suffix.lower() not in ENDINGS:
+        raise UserError(f"--out: wanted a name that ends in .csv or .json, got {out}")
+    records = [
+        {
+            "file": _plain(row.file),
+            "class": row.label,
+            "probability": row.probability,
+            "probabilities": row.probabilities,
+        }
+        for row in rows
+    ]
+    text = json.dumps(records, indent=1) + "\n" if out.suffix.lower() == ".json" else _csv(rows)
+    write_whole(out, text.encode("utf-8", "replace"))
+    return None
+
+
+def _csv(rows: Sequence[Prediction]) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("file", "class", "probability"))
+    for row in rows:
+        table.writerow((_plain(row.file), _plain(row.label), f"{row.probability:.6f}"))
+    return text.getvalue()
+
+
+def _plain(name: str) -> str:
+    """A name in UTF-8; what a file system holds besides is replaced."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _decoded(paths: Sequence[Path], size: int, *, grey: bool) -> Iterator[tuple[str, Any]]:
+    """Names with their pixels, or with why there are none."""
+    for each in images_at(list(paths)):
+        if isinstance(each, Listed):
+            try:
+                yield each.name, decode(each.file, size, grey=grey)[0]
+            except NotAnImageError as error:
+                yield each.name, Skipped(each.name, str(error))
+        else:
+            yield each.name, each
+
+
+def _write_crops(folder: Path, number: int, name: str, pictures: Tensor) -> None:
+    """The crops of one image; numbered, so that no two images of one name meet."""
+    stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in shown(Path(name).stem))[:60]
+    for index, crop in enumerate(pictures):
+        pixels = (crop.movedim(0, -1).clamp(0, 1) * 255).round().byte().cpu().numpy()
+        buffer = io.BytesIO()
+        Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "png")
+        part = f"-{index}" if len(pictures) > 1 else ""
+        write_whole(folder / f"{number:05d}-{stem}{part}.png", buffer.getvalue())
