@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from torch_stn import Affine, sample, warp
+from torch_stn import Affine, ThinPlateSpline, sample, warp
 from torch_stn.sampling.backends.cpu_call import How, forward
 
 AFFINE = Affine()
@@ -77,3 +77,16 @@ def test_a_batch_of_no_maps_reads_nothing() -> None:
             made.sum().backward()
             assert image.grad is not None
             assert not image.grad.any()
+
+
+def test_an_inverse_by_iteration_refuses_export_with_its_reason() -> None:
+    bend = ThinPlateSpline(3)
+
+    class Back(torch.nn.Module):
+        def forward(self, image: Tensor, theta: Tensor) -> Tensor:
+            return warp(image, bend(theta).inverse())
+
+    image, theta = torch.rand(2, 1, 6, 6), thetas(bend, 2).float()
+    assert torch.isfinite(Back()(image, theta)).all()
+    with pytest.raises(NotImplementedError, match="inverse: this map has none in closed form"):
+        torch.export.export(Back(), (image, theta))

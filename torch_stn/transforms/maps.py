@@ -259,6 +259,11 @@ class InverseMap(Map):
         """Newton from the target itself: the solution, dT/ds there, and which points converged; nothing of it has a
         gradient.
         """
+        if torch.compiler.is_exporting():
+            raise NotImplementedError(
+                "inverse: this map has none in closed form, and the iteration with derivatives that finds it cannot be "
+                "exported; export the map itself, or hand its displacement_field in"
+            )
         tolerance = 64 * torch.finfo(target.dtype).eps
         solution = target
         for _ in range(self.iterations):
