@@ -36,7 +36,8 @@ def test_versions_backends_and_data_are_named(monkeypatch: pytest.MonkeyPatch) -
 def test_every_row_has_one_backend_that_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [line for line in examined(200, monkeypatch).splitlines() if "2-D" in line or "3-D" in line]
     devices = 2 if torch.cuda.is_available() else 1
-    assert len(rows) == devices * 2 * (len(INTERPOLATIONS) + 1)
+    # Modes with the same answers share a row; nearest and catmull-rom never have those of bilinear.
+    assert devices * 2 * 3 <= len(rows) <= devices * 2 * 6
     assert all(row.count("serves") == 1 for row in rows)
 
 

@@ -42,17 +42,20 @@ def _versions() -> Table:
 
 
 def _backends() -> Table:
-    """Which backend serves a warp by default, and why the others do not."""
+    """Which backend serves a warp by default, and why the others do not; modes with the same answers share a row."""
     table = Table(title="Backends: who serves a warp with gradients, and why not")
-    for name in ("images", "mode", *BACKENDS):
+    for name in ("images", "modes", *BACKENDS):
         table.add_column(name, overflow="fold")
+    alike: dict[tuple[str, ...], list[str]] = {}
     for device in ["cpu"] + (["cuda"] if torch.cuda.is_available() else []):
         for dims in (2, 3):
             for mode in (*INTERPOLATIONS, "custom"):
                 answers = reasons(_problem(device, dims, mode))
                 first = next(name for name, reason in answers.items() if reason is None)
                 cells = [reason or ("serves" if name == first else "could") for name, reason in answers.items()]
-                table.add_row(f"{device} {dims}-D", mode, *cells)
+                alike.setdefault((f"{device} {dims}-D", *cells), []).append(mode)
+    for (images, *cells), modes in alike.items():
+        table.add_row(images, ", ".join(modes), *cells)
     return table
 
 
