@@ -19,12 +19,13 @@ def losses(run: Path) -> list[float]:
     return [row["loss"] for row in RunFolder.open(run).metrics() if "loss" in row]
 
 
-@pytest.mark.parametrize("words", [(), ("balance=weights", "transform=attention", "count=2", "crop=8")])
+# crop=7, not 8: windows of half the side would start with every reading on a pixel, where rounding chooses the slope.
+@pytest.mark.parametrize("words", [(), ("balance=weights", "transform=attention", "count=2", "crop=7")])
 def test_two_processes_have_the_loss_curve_of_one_with_the_doubled_batch(
     tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     photo_folder(tmp_path / "photos", 8)
-    call = ("train", "folder", "data=photos", *WORDS, "steps=20", "optimizer=sgd", "learning_rate=0.01", *words)
+    call = ("train", "folder", "data=photos", *WORDS, "steps=20", "optimizer=sgd", "learning_rate=0.05", *words)
     for devices, run in ((1, "one"), (2, "two")):
         code, _, err = stn(*call, f"devices={devices}", "--run", run, folder=tmp_path)
         assert code == 0, err
