@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch_stn.lab.config import Config
 
@@ -25,7 +26,17 @@ class Table:
     title: str
     source: str  # paper, section, table
     cells: tuple[Cell, ...]
-    unit: str = "error %"  # of the papers' numbers and of `evaluation["error"]`
+    measure: str = "error"  # what of an evaluation stands in the cells: this, or one of its "measures"
+    unit: str = "error %"  # of it, and of the paper's numbers
+    larger_is_better: bool = False
+
+    def number(self, evaluation: Mapping[str, Any]) -> float:
+        """What stands in the cell of an evaluated run; KeyError where its evaluation has no such number."""
+        return float(evaluation["error"] if self.measure == "error" else evaluation["measures"][self.measure])
+
+    def as_good(self, number: float, paper: float) -> bool:
+        """Whether a number is at least as good as the paper's."""
+        return number >= paper if self.larger_is_better else number <= paper
 
 
 def grid(

@@ -210,13 +210,18 @@ def export(
 @app.command()
 @one_line_errors
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
-    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; or one folder of results.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write; of results also .md.")] = Path("report.html"),
 ) -> None:
-    """Make one self-contained HTML file of runs: table, curves, and pictures of where the transformers look."""
+    """Make one self-contained HTML file of runs: table, curves, and pictures of where the transformers look; or of a
+    folder of results: the papers' tables with ours beside them.
+    """
     from torch_stn.lab.report.page import build_report
+    from torch_stn.lab.report.reproductions import build_results_page
+    from torch_stn.lab.report.results import is_folder_of_results
 
-    typer.echo(f"report: {build_report(runs, out)}")
+    of_results = len(runs) == 1 and is_folder_of_results(runs[0])
+    typer.echo(f"report: {build_results_page(runs[0], out) if of_results else build_report(runs, out)}")
 
 
 @app.command()

@@ -19,7 +19,7 @@ DEFINING = ("experiment", "source", "data", "model", "transform")  # what a cell
 class Job:
     """One cell with one seed."""
 
-    table: str
+    table: Table
     cell: Cell
     seed: int
     recipe: str
@@ -33,13 +33,13 @@ class Job:
 
     def result(self, results: Path) -> Path:
         """Its file."""
-        return results / self.table / f"{self.name}.json"
+        return results / self.table.name / f"{self.name}.json"
 
     @property
     def command(self) -> str:
         """What does this cell again, with its seed and those before."""
         recipe = [] if self.recipe == "ours" else ["--recipe", self.recipe]
-        words = ["stn", "reproduce", self.table, *self.words, *recipe, "--cells", self.cell.name]
+        words = ["stn", "reproduce", self.table.name, *self.words, *recipe, "--cells", self.cell.name]
         return shlex.join([*words, "--seeds", str(self.seed + 1)])
 
 
@@ -65,7 +65,7 @@ def plan(table: Table, words: Sequence[str], recipe: str, seeds: int, cells: str
     for seed in range(seeds):
         for cell in select(table, cells):
             config = override(RECIPES[recipe](replace(cell.config, seed=seed)), words)
-            jobs.append(Job(table.name, cell, seed, recipe, tuple(words), config))
+            jobs.append(Job(table, cell, seed, recipe, tuple(words), config))
     return jobs
 
 

@@ -47,17 +47,17 @@ def reproduce(
         if job.result(results).exists():
             outcome.were_there.append(job)
         else:
-            refuse_other_config(runs / job.table / job.name, job.config)
+            refuse_other_config(runs / job.table.name / job.name, job.config)
             todo.append(job)
     if outcome.were_there:
-        say(f"{len(outcome.were_there)} of {len(jobs)} are in {results / jobs[0].table} already")
+        say(f"{len(outcome.were_there)} of {len(jobs)} are in {results / jobs[0].table.name} already")
     for number, job in enumerate(todo):
         if time.monotonic() >= deadline:
             outcome.left += todo[number:]
             break
         say(f"{job.name}: {number + 1} of {len(todo)}")
         try:
-            record = _run(job, runs / job.table / job.name, deadline)
+            record = _run(job, runs / job.table.name / job.name, deadline)
         except Interrupted as stopped:
             if time.monotonic() < deadline:
                 raise
@@ -71,9 +71,8 @@ def reproduce(
         path = job.result(results)
         write_whole(path, (json.dumps(record, indent=1) + "\n").encode())
         outcome.done.append(job)
-        evaluation, paper = record["evaluation"], job.cell.paper
-        beside = "" if paper is None else f", paper {paper:g}"
-        say(f"{job.name}: {evaluation['error']:.2f} ± {evaluation['error_sd']:.2f}{beside} -> {path}")
+        beside = "" if job.cell.paper is None else f", paper {job.cell.paper:g}"
+        say(f"{job.name}: {job.table.unit} {job.table.number(record['evaluation']):.2f}{beside} -> {path}")
     return outcome
 
 
@@ -105,7 +104,7 @@ def result(job: Job, folder: RunFolder) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "command": job.command,
-        "table": job.table,
+        "table": job.table.name,
         "cell": job.cell.name,
         "seed": job.seed,
         "recipe": job.recipe,
