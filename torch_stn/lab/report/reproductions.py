@@ -29,7 +29,7 @@ RECIPES = (
     "150,000 steps of 256."
 )
 MADE = (
-    "Made from the files in `results/` by `python scripts/results.py page`, as `stn report results --out FILE.md` does; "
+    "Made from the files in `results/` by `python scripts/results.py page`, as `stn report results --out FILE.md`; "
     "do not edit."
 )
 
