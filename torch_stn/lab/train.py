@@ -65,7 +65,10 @@ def train_step(
 def classification_loss(scores: Tensor, labels: Tensor, smoothing: float, weights: Tensor | None = None) -> Tensor:
     """Cross-entropy. With weights, a plain mean over the batch of each image's loss times its class's weight: dividing
     by the weights of the batch, as F.cross_entropy does, would make a share of a batch count by what it holds.
+
+    Scores (N, K) and labels (N,), or with several heads (N, heads, K) and (N, heads): the mean over heads too.
     """
+    scores, labels = scores.flatten(0, -2), labels.flatten()
     if weights is None:
         return F.cross_entropy(scores, labels, label_smoothing=smoothing)
     losses = F.cross_entropy(scores, labels, label_smoothing=smoothing, reduction="none")
