@@ -20,7 +20,7 @@ class Config:
     # What is learned from.
     source: str = "digits"  # digits | folder | gtsrb
     digits: str = "auto"  # of digits: auto | mnist | embedded
-    data: str = "rts"  # of digits: plain | r | rts | p | e | tc | addition; of a folder: its path, or a CSV file
+    data: str = "rts"  # of digits: plain | r | rts | p | e | tc | addition | nudged | t84 | tc84; of a folder: its path
     # All below to colour_jitter are of images, not of digits.
     size: int = 64  # every image is held at size x size pixels
     grey: bool = False  # one channel instead of three
@@ -80,7 +80,7 @@ class Config:
 CHOICES: dict[str, tuple[str, ...]] = {
     "source": ("digits", "folder", "gtsrb"),
     "digits": ("auto", "mnist", "embedded"),
-    "data": ("plain", "r", "rts", "p", "e", "tc", "addition"),
+    "data": ("plain", "r", "rts", "p", "e", "tc", "addition", "nudged", "t84", "tc84"),
     "balance": ("none", "weights", "draws"),
     "model": ("fcn", "cnn", "bn-cnn", "st-fcn", "st-cnn", "st-bn-cnn", "tutorial", "resnet"),
     "norm": ("group", "batch"),

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from torch_stn.lab.data.addition import draw_sums
-from torch_stn.lab.data.distortions import DISTORTIONS, RTS_CANVAS, distort
+from torch_stn.lab.data.colocalization import SCENE, SCENE_PATCHES, draw_nudged
+from torch_stn.lab.data.distortions import DISTORTIONS, RTS_CANVAS, SIDE, distort, translated
 from torch_stn.lab.data.facts import Facts
 from torch_stn.transforms.maps import Map
 
@@ -47,10 +48,24 @@ def _sums(digits: Tensor, labels: Tensor, indices: Tensor, samples: Tensor, seed
     return Drawn(*draw_sums(digits, labels, indices, samples, seed), None)
 
 
+def _nudged(digits: Tensor, labels: Tensor, indices: Tensor, samples: Tensor, seed: int) -> Drawn:
+    return Drawn(*draw_nudged(digits, labels, indices, samples, seed), None)
+
+
+def _scenes(patches: int, digits: Tensor, labels: Tensor, indices: Tensor, samples: Tensor, seed: int) -> Drawn:
+    images, drawn = translated(digits, indices, samples, seed, SCENE, patches)
+    return Drawn(images, labels[indices], drawn)
+
+
 KINDS: dict[str, Kind] = {
     **{
         kind: Kind(each.name, _facts(1, each.size, DIGIT_NAMES), partial(_distorted, kind), posed=True)
         for kind, each in DISTORTIONS.items()
     },
     "addition": Kind("addition", _facts(2, RTS_CANVAS, tuple(str(total) for total in range(19))), _sums),
+    "nudged": Kind("nudged", _facts(1, SIDE, DIGIT_NAMES), _nudged),
+    **{
+        kind: Kind(kind.upper(), _facts(1, SCENE, DIGIT_NAMES), partial(_scenes, patches), posed=True)
+        for kind, patches in SCENE_PATCHES.items()
+    },
 }
