@@ -14,12 +14,12 @@ from torch_stn.nn.one_channel import OneChannelConv
 from torch_stn.transforms.matrix import Attention
 
 FRAME = SIDE / SCENE  # scale of a box as large as the random crops are
-LARGEST = 1.5  # times the frame's scale, and one over it the smallest
+LARGEST = 1.25  # times the frame's scale, and one over it the smallest
 SHARES = (0.1, 0.3, 0.6)  # of the encoder's three layers in the distance of two codes
 
 
 class BoundedAttention(Attention):
-    """Attention with a scale of 2/3 to 3/2 of the frame's and a middle that stays where a frame fits: theta (N, 3) = 0
+    """Attention with a scale of 4/5 to 5/4 of the frame's and a middle that stays where a frame fits: theta (N, 3) = 0
     is a frame in the middle. Unbounded, an optimisation without labels flees to black outside of the pictures.
     """
 
