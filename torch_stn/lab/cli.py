@@ -69,7 +69,12 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 @app.command()
 @one_line_errors
 def train(
-    name: Annotated[str | None, typer.Argument(help="An experiment: table1, tutorial, demo; folder, signs.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="An experiment: table1, tc, addition, any_layer, theta_forward; tutorial, demo; folder, signs."
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Replace fields of its config.")
     ] = None,
