@@ -1,0 +1,158 @@
+"""The paper's street-view networks: CNN, ST-CNN Single and ST-CNN Multi, which read a whole number at once.
+
+    conv[48]-max-conv[64]-conv[128]-max-conv[160]-conv[192]-max-conv[192]-conv[192]-max-conv[192]-fc[3072]x3-heads
+
+all convolutions 5 x 5, stride 1, padding 2, all pools 2 x 2, ReLU after each layer. Single has one affine transformer
+on the input, Multi one before each of the first four convolutions.
+Source: Jaderberg et al. 2015, section 4.2 and appendix A.5; the third fc is of its 11 hidden layers (PAPER 9.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torch_stn.lab.models.aligned import Aligned
+from torch_stn.lab.models.dropout import SampleDropout
+from torch_stn.nn import LocalizationFC, SpatialTransformer
+from torch_stn.transforms import Transform
+from torch_stn.transforms.maps import Map
+
+FILTERS = (48, 64, 128, 160, 192, 192, 192, 192)
+POOLED = (0, 2, 4, 6)  # convolutions that a pool follows
+UNITS = 3072
+LOCALIZATION_FILTERS, LOCALIZATION_UNITS = 32, 32
+TRANSFORMED = 4  # of Multi: the first convolutions
+
+
+class NumberNet(nn.Module):
+    """Scores of each place of a number: (N, C, S, S) -> (N, heads, classes). S is a multiple of 16.
+
+    Args: ``scale``, the share of the paper's filters and units; ``dropout``, the share dropped in all layers but the
+    first; ``transformers``, one before each of the first convolutions, in their order; none makes it the CNN.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],  # (C, S, S)
+        heads: int,
+        classes: int,
+        *,
+        scale: float = 1.0,
+        dropout: float = 0.0,
+        transformers: Sequence[SpatialTransformer] = (),
+    ) -> None:
+        super().__init__()
+        channels, *sides = shape
+        self.heads = heads
+        self.transformers = nn.ModuleList(transformers)
+        widths = [channels, *(scaled(filters, scale) for filters in FILTERS)]
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 5, padding=2) for a, b in zip(widths, widths[1:], strict=False))
+        left = [side >> len(POOLED) for side in sides]
+        units = scaled(UNITS, scale)
+        self.fcs = nn.ModuleList(nn.Linear(a, units) for a in (widths[-1] * left[0] * left[1], units, units))
+        self.scores = nn.Linear(units, heads * classes)
+        # Independent of each other and keyed by layer; none on the first convolution.
+        self.dropouts = nn.ModuleList(SampleDropout(dropout, layer=k) for k in range(len(FILTERS) - 1 + 3))
+        self.convs.to(memory_format=torch.channels_last)
+        for layer in (*self.convs, *self.fcs):
+            # So that eleven layers without a norm neither swell nor fade at the start.
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)  # a step of 32 x 128 x 128 on one core: 0.70 of the time
+        for k, conv in enumerate(self.convs):
+            if k < len(self.transformers):
+                x = self.transformers[k](x)
+            x = self._convolved(k, conv, x)
+        x = x.flatten(1)
+        for fc, dropout in zip(self.fcs, self.dropouts[len(FILTERS) - 1 :], strict=True):
+            x = dropout(F.relu(fc(x)))
+        return self.scores(x).unflatten(1, (self.heads, -1))
+
+    def frames(self, x: Tensor) -> list[Map]:
+        """Where each transformer reads in the input image, the first first: output -> image.
+
+        What transformer k reads has been moved by those before it: T_1 o ... o T_k. Convolutions are taken to stay in
+        their place, which padding makes them do but for the border.
+        """
+        found: list[Map] = []
+        for k, transformer in enumerate(self.transformers):
+            theta = transformer.theta(x)
+            (mine,) = transformer.maps(theta)
+            found.append(found[-1].then(mine) if found else mine)
+            x = self._convolved(k, self.convs[k], transformer.read(x, theta))
+        return found
+
+    def _convolved(self, k: int, conv: nn.Module, x: Tensor) -> Tensor:
+        """One layer: ReLU after pooling gives the same values for a quarter of the work."""
+        x = conv(x)
+        x = F.relu(F.max_pool2d(x, 2) if k in POOLED else x)
+        return self.dropouts[k - 1](x) if k else x
+
+
+class NumberLocalization(nn.Module):
+    """Single's localisation features: conv[32]-max-conv[32]-fc[32]-fc[32], ReLU after each: (N, C, S, S) -> (N, 32).
+
+    ``scale`` takes a share of the filters, as of the net behind; the fully connected layers keep their 32 units.
+    """
+
+    def __init__(self, shape: Sequence[int], *, scale: float = 1.0) -> None:
+        super().__init__()
+        filters = scaled(LOCALIZATION_FILTERS, scale)
+        self.conv1 = nn.Conv2d(shape[0], filters, 5, padding=2)
+        self.conv2 = nn.Conv2d(filters, filters, 5, padding=2)
+        self.fcs = LocalizationFC((filters, shape[1] // 2, shape[2] // 2), (LOCALIZATION_UNITS, LOCALIZATION_UNITS))
+        self.out_features = self.fcs.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(F.max_pool2d(self.conv1(x), 2))
+        return self.fcs(F.relu(self.conv2(x)))
+
+
+def single(
+    shape: Sequence[int],
+    heads: int,
+    classes: int,
+    family: Transform,
+    *,
+    size: int = 0,
+    scale: float = 1.0,
+    dropout: float = 0.0,
+) -> Aligned:
+    """ST-CNN Single. A transformer that writes ``size`` pixels a side (0: as many as it reads), fewer than it reads,
+    saves the net behind it most of its work.
+    """
+    size = size or shape[-1]
+    transformer = SpatialTransformer(
+        NumberLocalization(shape, scale=scale), family, (size, size), in_shape=shape, antialias=size < shape[-1]
+    )
+    return Aligned(transformer, NumberNet((shape[0], size, size), heads, classes, scale=scale, dropout=dropout))
+
+
+def multi(
+    shape: Sequence[int],
+    heads: int,
+    classes: int,
+    family: type[Transform],
+    *,
+    scale: float = 1.0,
+    dropout: float = 0.0,
+) -> NumberNet:
+    """ST-CNN Multi: localisation fc[32]-fc[32] on the map at each depth."""
+    channels, side = shape[0], shape[-1]
+    transformers = []
+    for k in range(TRANSFORMED):
+        features = LocalizationFC((channels, side, side), (LOCALIZATION_UNITS, LOCALIZATION_UNITS))
+        transformers.append(SpatialTransformer(features, family()))
+        channels, side = scaled(FILTERS[k], scale), side // 2 if k in POOLED else side
+    return NumberNet(shape, heads, classes, scale=scale, dropout=dropout, transformers=transformers)
+
+
+def scaled(count: int, scale: float) -> int:
+    """A share of the paper's filters or units, at least one."""
+    return max(1, round(count * scale))
