@@ -62,8 +62,10 @@ MAY_IMPORT = {
     "lab.bench.rows": "",
     "lab.bench.page": "lab.bench.rows",  # these two read records and never measure
     "lab.bench.picture": "lab.bench.rows",
-    "lab.experiments": "lab.config lab.errors",  # data about a claim, no code that runs it
-    "lab.report": "_version lab.config lab.errors lab.report",  # it reads files and never trains
+    "lab.experiments": "lab.config lab.cell lab.errors",  # data about a claim, no code that runs it
+    "lab.cell": "lab.config",  # plain data
+    "lab.recipes": "lab.config",
+    "lab.report": "_version lab.config lab.cell lab.experiments lab.errors lab.report",  # it reads files and never trains
 }
 # Packages from outside, in the same way; None: any.
 MAY_USE: dict[str, str | None] = {
@@ -75,6 +77,8 @@ MAY_USE: dict[str, str | None] = {
     "lab.bench.rows": "",
     "lab.bench.page": "",
     "lab.bench.picture": "matplotlib",
+    "lab.cell": "",
+    "lab.recipes": "",
     "lab.experiments": "",
     "lab.report": "jinja2 markupsafe matplotlib numpy PIL safetensors",  # no torch: a report can be made anywhere
 }
@@ -83,6 +87,7 @@ STARTS_WITHOUT = {
     "": "torch numpy",
     "sampling.choose": "triton",  # half a second that nobody on a CPU owes
     "lab.cli": "torch lightning_fabric matplotlib",  # `stn --help` answers at once
+    "lab.jobs": "torch lightning_fabric matplotlib",  # a mistake in the words is told at once
     "lab.bench.command": "torch lightning_fabric matplotlib",  # a mistake in the words is told at once
     "lab.report": "torch lightning_fabric",
 }

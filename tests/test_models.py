@@ -45,7 +45,7 @@ def rows(table: dict[int, dict[int, int]]) -> list[tuple[int, int, int]]:
 
 @pytest.mark.parametrize(("side", "units", "thousands"), rows(FCN_COUNTS))
 def test_parameters_of_the_fcn(side: int, units: int, thousands: int) -> None:
-    net = FCN(side, units)
+    net = FCN(side * side, units)
     assert abs(count_parameters(net) / 1000 - thousands) <= 0.6  # the table mixes rounding and cutting
     assert net(torch.zeros(2, 1, side, side)).shape == (2, 10)
 
@@ -84,11 +84,11 @@ def test_whole_networks_keep_the_budget_and_use_it(name: str, data: str, transfo
     classifier = net.classifier if isinstance(net, Aligned) else net
     if isinstance(classifier, FCN):
         units = classifier.fc2.in_features
-        wider = FCN(round(classifier.fc1.in_features**0.5), units + 8)
+        wider = FCN(classifier.fc1.in_features, units + 8)
         assert units == 256 or count - count_parameters(classifier) + count_parameters(wider) > FCN_BUDGET
     else:
         assert isinstance(classifier, CNN)
-        assert classifier.conv1.out_channels == classifier.conv2.out_channels == CNN_FILTERS == 64
+        assert [layer.conv.out_channels for layer in classifier.layers] == [CNN_FILTERS] * 2 == [64, 64]
     side = DISTORTIONS[data].size
     assert net(torch.rand(2, 1, side, side)).shape == (2, 10)
 
@@ -99,14 +99,14 @@ def test_widths_that_are_asked_for_are_taken() -> None:
     assert fcn.fc1.out_features == fcn.fc2.out_features == 24
     assert isinstance(cnn, Aligned)
     assert isinstance(cnn.classifier, CNN)
-    assert cnn.classifier.conv1.out_channels == 24
+    assert cnn.classifier.layers[0].conv.out_channels == 24
 
 
 def test_fcn_units() -> None:
-    assert fcn_units(28) == fcn_units(14) == 256
-    assert fcn_units(42) == 200
-    assert fcn_units(60, 0) < 128
-    assert fcn_units(60, 10**9) == 8  # never none
+    assert fcn_units(28 * 28) == fcn_units(14 * 14) == 256
+    assert fcn_units(42 * 42) == 200
+    assert fcn_units(60 * 60, 0) < 128
+    assert fcn_units(60 * 60, 10**9) == 8  # never none
 
 
 # Layers
@@ -117,8 +117,9 @@ def test_pooling_is_in_ceil_mode() -> None:
     net = CNN(21, 8)
     assert net.scores.in_features == 8
     x = torch.rand(3, 1, 21, 21)
-    first = F.max_pool2d(F.relu(F.conv2d(x, net.conv1.weight, net.conv1.bias)), 2, ceil_mode=True)
-    second = F.max_pool2d(F.relu(F.conv2d(first, net.conv2.weight, net.conv2.bias)), 2, ceil_mode=True)
+    conv1, conv2 = (layer.conv for layer in net.layers)
+    first = F.max_pool2d(F.relu(F.conv2d(x, conv1.weight, conv1.bias)), 2, ceil_mode=True)
+    second = F.max_pool2d(F.relu(F.conv2d(first, conv2.weight, conv2.bias)), 2, ceil_mode=True)
     assert first.shape == (3, 8, 7, 7)
     assert second.shape == (3, 8, 1, 1)
     torch.testing.assert_close(net(x), F.linear(second.flatten(1), net.scores.weight, net.scores.bias))
@@ -172,7 +173,7 @@ def test_scores_and_theta_of_one_pass() -> None:
     nn.init.normal_(net.transformer.head.weight, std=0.05)
     x = torch.rand(4, 1, 28, 28)
     aligned, theta = net.transformer(x, return_theta=True)
-    torch.testing.assert_close(net(x), net.classify(aligned))
+    torch.testing.assert_close(net(x), net.classify(aligned, net.theta(x)))
     grid = net.map(x).grid((28, 28))
     torch.testing.assert_close(grid, F.affine_grid(theta.view(-1, 2, 3), [4, 1, 28, 28], align_corners=False))
 

@@ -46,7 +46,7 @@ def test_arrays_are_checked(tmp_path: Path) -> None:
     arrays = load_file(path)
     for broken, message in [
         ({"labels": arrays["labels"][:5]}, "lengths differ: inputs 12, labels 5"),
-        ({"inputs": arrays["inputs"][0]}, r"inputs has shape \(42, 42\), 3 axes were wanted"),
+        ({"inputs": arrays["inputs"][0]}, r"inputs has shape \(42, 42\), 3 or 4 axes were wanted"),
     ]:
         save_file(arrays | broken, path)
         with pytest.raises(UserError, match=message):

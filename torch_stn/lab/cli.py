@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -52,7 +52,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def _fail(line: str, code: int) -> None:
+def _fail(line: str, code: int) -> NoReturn:
     if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes the first speaks
         typer.echo(f"stn: {line}", err=True)
     raise typer.Exit(code)
@@ -110,6 +110,44 @@ def train(
     if record is not None:
         print_results(out, [record])
         typer.echo(f"run: {folder.path}")
+
+
+@app.command()
+@one_line_errors
+def reproduce(
+    table: Annotated[str, typer.Argument(help="A paper's table: table1, tc.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Replace fields of every cell's config.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="ours, ours+ (other networks) or paper.")] = "ours",
+    seeds: Annotated[int, typer.Option(help="How many: 3 is seeds 0, 1 and 2.")] = 3,
+    cells: Annotated[str | None, typer.Option(metavar="PATTERN,...", help="Only cells like this: 'r-*'.")] = None,
+    budget_minutes: Annotated[float | None, typer.Option(help="Stop after so long; the next call goes on.")] = None,
+    results: Annotated[Path, typer.Option(help="The folder for results/TABLE/CELL-SEED.json.")] = Path("results"),
+) -> None:
+    """Train what is missing of a paper's table: stn reproduce table1 --cells 'r-*' --budget-minutes 30"""
+    from torch_stn.lab import experiments
+    from torch_stn.lab.jobs import plan
+
+    jobs = plan(experiments.table(table), overrides or [], recipe, seeds, cells)
+    if budget_minutes is not None and not budget_minutes > 0:
+        raise UserError(f"--budget-minutes: wanted a number above 0, got {budget_minutes:g}")
+
+    from torch_stn.lab.console import say
+    from torch_stn.lab.reproduce import reproduce as run
+    from torch_stn.lab.train import Interrupted
+
+    seconds = {} if budget_minutes is None else {"seconds": 60 * budget_minutes}
+    try:
+        outcome = run(jobs, RUNS / "reproduce", results, say, **seconds)
+    except (Interrupted, KeyboardInterrupt):
+        _fail("interrupted; what is trained is saved, the same command goes on", INTERRUPTED)
+    counts = {"done": outcome.done, "were there": outcome.were_there, "failed": outcome.failed, "left": outcome.left}
+    typer.echo(", ".join(f"{len(each)} {word}" for word, each in counts.items() if each))
+    for job in outcome.left:
+        typer.echo(f"left: {job.name}")
+    if outcome.failed:
+        _fail(f"failed: {', '.join(job.name for job in outcome.failed)}", FOREIGN)
 
 
 @app.command()
@@ -172,13 +210,18 @@ def export(
 @app.command()
 @one_line_errors
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
-    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; or one folder of results.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write; of results also .md.")] = Path("report.html"),
 ) -> None:
-    """Make one self-contained HTML file of runs: table, curves, and pictures of where the transformers look."""
+    """Make one self-contained HTML file of runs: table, curves, and pictures of where the transformers look; or of a
+    folder of results: the papers' tables with ours beside them.
+    """
     from torch_stn.lab.report.page import build_report
+    from torch_stn.lab.report.reproductions import build_results_page
+    from torch_stn.lab.report.results import is_folder_of_results
 
-    typer.echo(f"report: {build_report(runs, out)}")
+    of_results = len(runs) == 1 and is_folder_of_results(runs[0])
+    typer.echo(f"report: {build_results_page(runs[0], out) if of_results else build_report(runs, out)}")
 
 
 @app.command()

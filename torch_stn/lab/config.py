@@ -20,7 +20,7 @@ class Config:
     # What is learned from.
     source: str = "digits"  # digits | folder | gtsrb
     digits: str = "auto"  # of digits: auto | mnist | embedded
-    data: str = "rts"  # of digits: plain | r | rts | p | e | tc; of a folder: its path, or that of a CSV file
+    data: str = "rts"  # of digits: plain | r | rts | p | e | tc | addition; of a folder: its path, or a CSV file
     # All below to colour_jitter are of images, not of digits.
     size: int = 64  # every image is held at size x size pixels
     grey: bool = False  # one channel instead of three
@@ -31,9 +31,12 @@ class Config:
     jitter: float = 0.1  # of pose: shift and scale by this share, and as many radians
     colour_jitter: float = 0.2  # of brightness, contrast and saturation, by this share
     # The network.
-    model: str = "st-cnn"  # fcn | cnn | bn-cnn | st-fcn | st-cnn | tutorial; of a folder: resnet
+    model: str = "st-cnn"  # fcn | cnn | bn-cnn | st-fcn | st-cnn | st-bn-cnn | tutorial; of a folder: resnet
     transform: str = "affine"  # of models with a transformer: a name of TRANSFORMS; of resnet also none
-    count: int = 1  # of resnet: transformers side by side
+    count: int = 1  # transformers side by side
+    layer: int = 0  # of st-cnn: the transformer stands behind this many layers
+    shared: bool = False  # behind a layer: its localisation net looks at that layer's maps instead of the image
+    theta_forward: bool = False  # the classifier is given theta, beside its last features
     iterations: int = 1  # of resnet: how often one transformer looks
     crop: int = 0  # of resnet: pixels a side that a transformer writes; 0 = as many as it reads
     norm: str = "group"  # of resnet: group (an image's scores are its own affair) | batch
@@ -77,16 +80,16 @@ class Config:
 CHOICES: dict[str, tuple[str, ...]] = {
     "source": ("digits", "folder", "gtsrb"),
     "digits": ("auto", "mnist", "embedded"),
-    "data": ("plain", "r", "rts", "p", "e", "tc"),
+    "data": ("plain", "r", "rts", "p", "e", "tc", "addition"),
     "balance": ("none", "weights", "draws"),
-    "model": ("fcn", "cnn", "bn-cnn", "st-fcn", "st-cnn", "tutorial", "resnet"),
+    "model": ("fcn", "cnn", "bn-cnn", "st-fcn", "st-cnn", "st-bn-cnn", "tutorial", "resnet"),
     "norm": ("group", "batch"),
     "optimizer": ("adamw", "sgd"),
     "schedule": ("cosine", "steps"),
 }
 _AT_LEAST: dict[str, float] = {
     **dict.fromkeys(("batch_size", "log_every", "checkpoint_every", "devices", "nodes", "count", "iterations"), 1),
-    **dict.fromkeys(("validation", "jitter", "colour_jitter", "crop"), 0),
+    **dict.fromkeys(("validation", "jitter", "colour_jitter", "crop", "layer"), 0),
     "size": 8,
     **dict.fromkeys(
         ("steps", "epochs", "seconds", "width", "seed", "threads", "clip", "area_penalty", "weight_decay"), 0
@@ -101,7 +104,7 @@ _AT_MOST: dict[str, float] = {
     **dict.fromkeys(("label_smoothing", "momentum", "warmup"), 0.999),
     **dict.fromkeys(("validation", "jitter", "colour_jitter"), 0.9),
     **dict.fromkeys(("size", "crop"), 4096),
-    **dict.fromkeys(("count", "iterations"), 64),
+    **dict.fromkeys(("count", "iterations", "layer"), 64),
     **dict.fromkeys(("devices", "nodes", "threads", "evaluations", "test_distortions"), 1024),
     **dict.fromkeys(("width", "batch_size"), 65_536),
     **dict.fromkeys(("steps", "log_every", "checkpoint_every", "seconds", "epochs"), 10**9),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from torch_stn.lab import models
 from torch_stn.lab.config import Config
+from torch_stn.lab.data.facts import Facts
 from torch_stn.lab.data.load import DataSet, Source, data_set, load
 from torch_stn.lab.data.photos import Photos
 from torch_stn.lab.data.sets import DigitSet, PosedBatch
@@ -61,8 +62,11 @@ class ClassSums:
 
 
 def pictures(images: Tensor) -> Tensor:
-    """(..., C, H, W) as files hold it: (..., H, W) of one channel, (..., H, W, 3) of three."""
-    return images[..., 0, :, :] if images.shape[-3] == 1 else images.movedim(-3, -1)
+    """(..., C, H, W) as files hold it: (..., H, W) of one channel, (..., H, W, 3) of three; others side by side."""
+    channels = images.shape[-3]
+    if channels == 3:
+        return images.movedim(-3, -1)
+    return images[..., 0, :, :] if channels == 1 else torch.cat(images.unbind(-3), dim=-1)
 
 
 def quick_error(model: nn.Module, data: DataSet) -> float:
@@ -70,14 +74,26 @@ def quick_error(model: nn.Module, data: DataSet) -> float:
     total = len(data.test[0])
     batch = data.test_batch(0, torch.arange(0, total, max(1, total // QUICK)))
     with _evaluating(model):
-        return 100.0 * float((model(batch.images).argmax(dim=1) != batch.labels).float().mean())
+        return 100.0 * float(mistaken(model(batch.images).argmax(dim=-1), batch.labels).float().mean())
+
+
+def mistaken(predicted: Tensor, labels: Tensor) -> Tensor:
+    """Which images are wrong (N,): with several heads, (N, heads) each, those with any head wrong."""
+    return (predicted != labels).flatten(1).any(dim=1) if labels.dim() > 1 else predicted != labels
 
 
 def snapshot(model: Aligned, data: DataSet) -> dict[str, Tensor]:
     """What the transformer makes of the dozen now, and where it looks."""
     batch = data.test_batch(0, data.dozen())
     with _evaluating(model):
-        return _look(model, batch)
+        return _look(model, batch, grey(data))
+
+
+def grey(data: DataSet) -> bool:
+    """Whether pictures are kept as one grey plane, channels and transformers side by side; images in colour have axes
+    for both.
+    """
+    return isinstance(data, DigitSet) and data.facts.channels != 3
 
 
 def evaluate(folder: RunFolder, device: torch.device | str = "cpu", source: Source | None = None) -> dict[str, Any]:
@@ -106,7 +122,9 @@ def evaluate(folder: RunFolder, device: torch.device | str = "cpu", source: Sour
 class _Seen:
     """What one pass over the test set adds up."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, facts: Facts) -> None:
+        classes = len(facts.classes)
+        self.single = facts.heads == 1  # an image has one class, of which there is a mean image
         self.confusion = torch.zeros(classes, classes, dtype=torch.int64)
         self.inputs, self.outputs = ClassSums(classes), ClassSums(classes)
         self.before: list[Tensor] = []
@@ -116,11 +134,9 @@ class _Seen:
     def add(self, model: nn.Module, batch: PosedBatch) -> int:
         """Look at a batch; how many of it were wrong."""
         if isinstance(model, Aligned):
-            theta = model.transformer.theta(batch.images)
-            warped = model.transformer.read(batch.images, theta)
-            scores = model.classify(warped)
-            if model.transformer.count == 1:  # of several, no two look at the same
-                self.outputs.add(warped, batch.labels)
+            scores, theta = model(batch.images, return_theta=True)
+            if self.single and model.transformer.count == 1:  # of several, no two look at the same
+                self.outputs.add(model.transformer.read(batch.images, theta), batch.labels)
             if batch.map is not None:
                 size = (batch.images.shape[2], batch.images.shape[3])
                 self.before.append(digit_pose(batch.map, size).cpu())
@@ -128,19 +144,20 @@ class _Seen:
                 self.labels.append(batch.labels.cpu())
         else:
             scores = model(batch.images)
-        self.inputs.add(batch.images, batch.labels)
-        predicted = scores.argmax(dim=1)
+        if self.single:
+            self.inputs.add(batch.images, batch.labels)
+        predicted = scores.argmax(dim=-1)
         classes = len(self.confusion)
-        flat = (batch.labels * classes + predicted).cpu()
+        flat = (batch.labels * classes + predicted).flatten().cpu()
         self.confusion += torch.bincount(flat, minlength=classes * classes).reshape(classes, classes)
-        return int((predicted != batch.labels).sum())
+        return int(mistaken(predicted, batch.labels).sum())
 
 
 def _measure(model: nn.Module, data: DataSet, config: Config) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The record and the arrays of an evaluation (the run-folder page of the docs lists them)."""
-    posed = isinstance(data, DigitSet) and config.data != "plain"
-    distortions = config.test_distortions if posed else 1
-    seen, errors = _Seen(len(data.facts.classes)), []
+    posed = isinstance(data, DigitSet) and data.posed and config.data != "plain"
+    distortions = config.test_distortions if isinstance(data, DigitSet) and config.data != "plain" else 1
+    seen, errors = _Seen(data.facts), []
     for distortion in range(distortions):
         wrong = sum(seen.add(model, batch) for batch in data.test_batches(distortion))
         errors.append(100.0 * wrong / len(data.test[0]))
@@ -162,7 +179,7 @@ def _measure(model: nn.Module, data: DataSet, config: Config) -> tuple[dict[str,
     arrays = {"confusion": seen.confusion, **_dozen(model, data), **_mistakes(model, data)}
     if isinstance(data, DigitSet):
         del arrays["mistake_indices"]
-    if len(data.facts.classes) <= MEANS:
+    if seen.single and len(data.facts.classes) <= MEANS:
         arrays["mean_inputs"] = seen.inputs.means()
     if isinstance(model, Aligned) and seen.outputs.sum is not None:
         (before_raw, before_share), (after_raw, after_share) = seen.inputs.variance(), seen.outputs.variance()
@@ -192,20 +209,22 @@ def _dozen(model: nn.Module, data: DataSet) -> dict[str, Tensor]:
         "labels": batch.labels,
         "predictions": model(batch.images).argmax(dim=1),
     }
-    return arrays | _look(model, batch) if isinstance(model, Aligned) else arrays
+    return arrays | _look(model, batch, grey(data)) if isinstance(model, Aligned) else arrays
 
 
-def _look(model: Aligned, batch: PosedBatch) -> dict[str, Tensor]:
-    """Outputs (n, h, w) and lines (n, L, P, 2) of digits; of images with an axis for the transformers, after the first,
-    and one for the channels, the outputs' last.
+def _look(model: Aligned, batch: PosedBatch, grey: bool) -> dict[str, Tensor]:
+    """Outputs (n, h, w) and lines (n, L, P, 2), where several transformers or channels stand side by side
+    (n, frames, L, P, 2); of images in colour always with an axis for the transformers, and the channels last.
     """
-    theta = model.transformer.theta(batch.images)
+    theta = model.theta(batch.images)
     size = (batch.images.shape[2], batch.images.shape[3])
     lines = torch.stack([frame(each, size) for each in model.transformer.maps(theta)], dim=1).float()
     outputs = _crops(model, batch.images, theta)
-    if batch.map is not None:
-        return {"outputs": pictures(outputs[:, 0]), "lines": lines[:, 0]}
-    return {"outputs": outputs.movedim(2, -1), "lines": lines}
+    if not grey:
+        return {"outputs": outputs.movedim(2, -1), "lines": lines}
+    aside = lines.new_tensor([size[1], 0])
+    lines = torch.cat([lines + channel * aside for channel in range(batch.images.shape[1])], dim=1)
+    return {"outputs": pictures(outputs.flatten(1, 2)), "lines": lines[:, 0] if lines.shape[1] == 1 else lines}
 
 
 def _crops(model: Aligned, images: Tensor, theta: Tensor) -> Tensor:
@@ -234,9 +253,8 @@ def _mistakes(model: nn.Module, data: DataSet) -> dict[str, Tensor]:
         "mistake_indices": places[worst],
     }
     if isinstance(model, Aligned) and len(worst):
-        crops = _crops(model, images[worst], model.transformer.theta(images[worst]))
-        digits = isinstance(data, DigitSet)
-        arrays["mistake_outputs"] = pictures(crops[:, 0]) if digits else crops.movedim(2, -1)
+        crops = _crops(model, images[worst], model.theta(images[worst]))
+        arrays["mistake_outputs"] = pictures(crops.flatten(1, 2)) if grey(data) else crops.movedim(2, -1)
     return arrays
 
 

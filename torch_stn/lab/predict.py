@@ -89,8 +89,9 @@ def look(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Probabilities (N, K), and what the transformers wrote, (N, count, C, h, w); without one count is 0."""
     if not isinstance(model, Aligned):
         return model(images).softmax(dim=1), images[:, None][:, :0]
-    read = model.transformer.read(images, model.transformer.theta(images))
-    return model.classify(read).softmax(dim=1), read if model.transformer.count > 1 else read[:, None]
+    theta = model.theta(images)
+    read = model.transformer.read(images, theta)
+    return model.classify(read, theta).softmax(dim=1), read if model.transformer.count > 1 else read[:, None]
 
 
 def write_predictions(rows: Sequence[Prediction], out: Path | None) -> str | None:

@@ -65,7 +65,7 @@ class Recorder:
 
     def know(self, data: DataSet, batch: Batch) -> None:
         """The batch of the next step, where its pose is known."""
-        if self.monitor and isinstance(data, DigitSet):
+        if self.monitor and isinstance(data, DigitSet) and data.posed:
             self.monitor.know(lambda: data.training_map(batch), batch.labels)
 
     def state(self, step: int, seconds: float) -> Mapping[str, Any]:

@@ -1,11 +1,13 @@
 """What the commands do: train a run and evaluate it, make the demo. The command line only parses and prints."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning_fabric import Fabric
 
 from torch_stn.lab import models
@@ -71,26 +73,31 @@ def start(config: Config, path: Path, fabric: Fabric | None = None, source: Sour
     RunFolder(path).refuse_existing()
     fabric.barrier()
     if fabric.is_global_zero:
+        if config.threads:
+            torch.set_num_threads(config.threads)  # the record of the machine says it
         RunFolder.create(path, config, environment(str(fabric.device)), source)
     fabric.barrier()
     return RunFolder.open(path)
 
 
 def train_and_evaluate(
-    folder: RunFolder, source: Source | None = None, fabric: Fabric | None = None
+    folder: RunFolder, source: Source | None = None, fabric: Fabric | None = None, deadline: float = math.inf
 ) -> Mapping[str, Any] | None:
-    """Train a run to its end, from wherever it stands, and evaluate it; None in all processes but the first."""
+    """Train a run to its end, from wherever it stands, and evaluate it; None in all processes but the first.
+
+    Raises: Interrupted, after Ctrl-C or where training passes the ``deadline`` of time.monotonic().
+    """
     config = folder.config()
     fabric = fabric or launch(config)
     if source is None:
         source = load(config, notice=say if fabric.is_global_zero else _silent)
     with losses_told(folder, fabric):
         if not fabric.is_global_zero:
-            train(folder, source, fabric=fabric)
+            train(folder, source, fabric=fabric, deadline=deadline)
             return None
         limit = step_limit(config, len(source.train_images))
         with watching(models.label(config), lambda row: progress(config, limit, row["step"], row["seconds"])) as watch:
-            train(folder, source, watch, fabric)
+            train(folder, source, watch, fabric, deadline)
     return evaluate(folder, fabric.device, source)
 
 

@@ -30,7 +30,7 @@ from torch_stn.nn import parameter_groups, penalties
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM: the run was saved at ``step`` and can be resumed."""
+    """Ctrl-C, SIGTERM or a deadline: the run was saved at ``step`` and can be resumed."""
 
     def __init__(self, step: int) -> None:
         super().__init__(f"stopped at step {step}")
@@ -65,17 +65,27 @@ def train_step(
 def classification_loss(scores: Tensor, labels: Tensor, smoothing: float, weights: Tensor | None = None) -> Tensor:
     """Cross-entropy. With weights, a plain mean over the batch of each image's loss times its class's weight: dividing
     by the weights of the batch, as F.cross_entropy does, would make a share of a batch count by what it holds.
+
+    Scores (N, K) and labels (N,), or with several heads (N, heads, K) and (N, heads): the mean over heads too.
     """
+    scores, labels = scores.flatten(0, -2), labels.flatten()
     if weights is None:
         return F.cross_entropy(scores, labels, label_smoothing=smoothing)
     losses = F.cross_entropy(scores, labels, label_smoothing=smoothing, reduction="none")
     return (losses * weights[labels].to(losses.dtype)).mean()
 
 
-def train(folder: RunFolder, source: Source, watch: Watch = lambda row: None, fabric: Fabric | None = None) -> None:
+def train(
+    folder: RunFolder,
+    source: Source,
+    watch: Watch = lambda row: None,
+    fabric: Fabric | None = None,
+    deadline: float = math.inf,
+) -> None:
     """Train the run of a folder from its last checkpoint, or from the start, to its end.
 
-    Raises: UserError where the loss is no longer finite (the last good checkpoint stays); Interrupted after Ctrl-C.
+    Raises: UserError where the loss is no longer finite (the last good checkpoint stays); Interrupted after Ctrl-C, and
+    where time.monotonic() passes the ``deadline``.
     """
     config = folder.config()
     if config.threads:
@@ -123,7 +133,7 @@ def train(folder: RunFolder, source: Source, watch: Watch = lambda row: None, fa
     keyed, logged = has_dropout(raw), (step, elapsed)
     with stop_signals() as stopped:
         while True:
-            elapsed, halted = agree(fabric, elapsed, bool(stopped))
+            elapsed, halted = agree(fabric, elapsed, bool(stopped) or time.monotonic() >= deadline)
             done = progress(config, limit, step, elapsed)
             over = done >= 1 or halted
             saving = over or (step > 0 and step % config.checkpoint_every == 0)

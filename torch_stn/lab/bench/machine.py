@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import platform
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,25 +16,13 @@ PACKAGES = {"kornia": "kornia", "opencv": "opencv-python-headless"}
 
 def describe(device: str) -> dict[str, Any]:
     """Versions, commit and whether the tree was changed since, processor, threads, date."""
-    name = torch.cuda.get_device_name() if device == "cuda" else _cpu()
     record = environment(device)
     return {
         **record,
         "commit": record["commit"] and record["commit"] + ("" if _clean() else ", changed since"),
-        "processor": name,
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "rivals": {rival: _version(package) for rival, package in PACKAGES.items()},
     }
-
-
-def _cpu() -> str:
-    """The processor's name, from Linux where it tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

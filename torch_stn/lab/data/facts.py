@@ -19,11 +19,14 @@ class Facts:
     classes: tuple[str, ...]
     mean: tuple[float, ...]  # of each channel, pixels in [0, 1]
     deviation: tuple[float, ...]
+    depth: int = 0  # of volumes; 0 = pictures
+    heads: int = 1  # labels of one image, each one of the classes
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        return self.channels, self.height, self.width
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W), of volumes (C, D, H, W)."""
+        depth = (self.depth,) if self.depth else ()
+        return (self.channels, *depth, self.height, self.width)
 
     def record(self) -> dict[str, Any]:
         """As JSON keeps it."""

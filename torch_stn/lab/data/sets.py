@@ -2,6 +2,7 @@
 alone.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -9,21 +10,22 @@ import torch
 from torch import Tensor
 
 from torch_stn.lab.data.digits import Digits
-from torch_stn.lab.data.distortions import DISTORTIONS, distort
 from torch_stn.lab.data.draws import batch_indices
 from torch_stn.lab.data.facts import Facts
+from torch_stn.lab.data.kinds import KINDS, Drawn
 from torch_stn.transforms.maps import Map
 
 TEST_SEED = 2015  # of every distorted test set, whatever the run's seed
 TEST_BATCH = 1000
 DRAWN_AT_ONCE = 512  # training samples: a batch of 64 costs a CPU hardly less to draw than one of 512
+PIXELS_AT_ONCE = 1 << 24  # at most, of volumes and large pictures
 
 
 class Batch(NamedTuple):
-    """Distorted digits to train on, their classes, and which global samples they are."""
+    """Pictures to train on, their classes, and which global samples they are."""
 
-    images: Tensor  # (B, 1, S, S) float32 in [0, 1]
-    labels: Tensor  # (B,) int64
+    images: Tensor  # (B, C, S, S) float32 in [0, 1], of volumes (B, C, D, H, W)
+    labels: Tensor  # (B,) int64, with several heads (B, heads)
     samples: Tensor  # (B,) int64, global sample numbers
     indices: Tensor  # (B,) int64, which training digits
 
@@ -47,15 +49,16 @@ class DigitSet:
         self.dtype = torch.float32  # of the images; a network in another precision sets it
         self.train = torch.from_numpy(digits.train_images).to(device), torch.from_numpy(digits.train_labels).to(device)
         self.test = torch.from_numpy(digits.test_images).to(device), torch.from_numpy(digits.test_labels).to(device)
-        self.name = DISTORTIONS[kind].name
+        self.name = KINDS[kind].name
         self.facts = digit_facts(kind)
+        self.posed = KINDS[kind].posed
         self.class_weights: Tensor | None = None  # of the loss
         self._drawn: tuple[object, ...] = ()  # which batches lie ready
         self._batches: list[Batch] = []
 
     def training_batch(self, step: int, batch_size: int, rank: int = 0, ranks: int = 1) -> Batch:
         """The batch of a step; with several ranks the share of one, so that together they draw what one rank would."""
-        at_once = max(1, DRAWN_AT_ONCE * ranks // batch_size)
+        at_once = max(1, self._at_once(DRAWN_AT_ONCE) * ranks // batch_size)
         group, place = divmod(step, at_once)
         drawn = (group, batch_size, rank, ranks, self.dtype)
         if drawn != self._drawn:
@@ -71,24 +74,26 @@ class DigitSet:
         share = batch_size // ranks
         mine = slice(rank * share, (rank + 1) * share)
         indices, samples = (each.view(count, batch_size)[:, mine].flatten() for each in (indices, samples))
-        images, _ = distort(self.kind, self.train[0], indices, samples, self.seed)
-        parts = (images.to(self.dtype), self.train[1][indices], samples, indices)
+        images, labels, _ = self._pictures(self.train, indices, samples, self.seed)
+        parts = (images.to(self.dtype), labels, samples, indices)
         return [Batch(*each) for each in zip(*(part.split(share) for part in parts), strict=True)]
 
     def training_map(self, batch: Batch) -> Map:
-        """How a training batch was distorted, canvas -> digit: drawn again, since few steps ask."""
-        return distort(self.kind, self.train[0], batch.indices, batch.samples, self.seed).map
+        """How a training batch of a posed set was distorted, canvas -> digit: drawn again, since few steps ask."""
+        found = self._pictures(self.train, batch.indices, batch.samples, self.seed).map
+        assert found is not None  # posed
+        return found
 
     def test_batch(self, distortion: int, indices: Tensor) -> PosedBatch:
         """Test digits ``indices`` under the fixed distortion of that number."""
         indices = indices.to(self.device)
         samples = indices + distortion * len(self.test[0])
-        images, drawn = distort(self.kind, self.test[0], indices, samples, TEST_SEED)
-        return PosedBatch(images.to(self.dtype), self.test[1][indices], samples, drawn)
+        images, labels, drawn = self._pictures(self.test, indices, samples, TEST_SEED)
+        return PosedBatch(images.to(self.dtype), labels, samples, drawn)
 
     def test_batches(self, distortion: int) -> Iterator[PosedBatch]:
         """All test digits under one distortion."""
-        for indices in torch.arange(len(self.test[0])).split(TEST_BATCH):
+        for indices in torch.arange(len(self.test[0])).split(self._at_once(TEST_BATCH)):
             yield self.test_batch(distortion, indices)
 
     def dozen(self) -> Tensor:
@@ -96,8 +101,14 @@ class DigitSet:
         by_class = [torch.nonzero(self.test[1] == digit).flatten() for digit in range(10)]
         return torch.stack([*(of[0] for of in by_class), by_class[2][1], by_class[4][1]]).cpu()
 
+    def _pictures(self, digits: tuple[Tensor, Tensor], indices: Tensor, samples: Tensor, seed: int) -> Drawn:
+        return KINDS[self.kind].draw(*digits, indices, samples, seed)
+
+    def _at_once(self, most: int) -> int:
+        """How many pictures are held together."""
+        return max(1, min(most, PIXELS_AT_ONCE // math.prod(self.facts.shape)))
+
 
 def digit_facts(kind: str) -> Facts:
-    """Those of distorted digits, the same on every machine; their pixels are taken as they are."""
-    side = DISTORTIONS[kind].size
-    return Facts(1, side, side, tuple("0123456789"), (0.0,), (1.0,))
+    """What a network must know of a set."""
+    return KINDS[kind].facts

@@ -10,10 +10,11 @@ from torch_stn.lab.data.facts import Facts
 from torch_stn.lab.data.sets import digit_facts
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.models.aligned import Aligned
-from torch_stn.lab.models.classifiers import CNN, CNN_FILTERS, FCN, fcn_units
+from torch_stn.lab.models.classifiers import CNN, CNN_FILTERS, CNN_LAYERS, FCN, fcn_units
 from torch_stn.lab.models.photo_net import photo_net
 from torch_stn.lab.models.tutorial import TutorialClassifier, TutorialLocalization
 from torch_stn.nn import LocalizationConv, LocalizationFC, SpatialTransformer
+from torch_stn.nn.localization import output_shape
 from torch_stn.transforms import TRANSFORMS, Transform
 
 _LABELS = {
@@ -22,9 +23,13 @@ _LABELS = {
     "bn-cnn": "BN-CNN",
     "st-fcn": "ST-FCN",
     "st-cnn": "ST-CNN",
+    "st-bn-cnn": "ST-BN-CNN",
     "tutorial": "Tutorial ST-CNN",
     "resnet": "ResNet",
 }
+
+
+WITH_TRANSFORMER = ("st-fcn", "st-cnn", "st-bn-cnn", "tutorial")
 
 
 def build(config: Config, facts: Facts | None = None) -> nn.Module:
@@ -43,10 +48,19 @@ def label(config: Config) -> str:
     if config.model == "resnet":
         if config.transform == "none":
             return name
-        several = f"{config.count} x " if config.count > 1 else ""
-        repeated = f" x {config.iterations}" if config.iterations > 1 else ""
-        return f"{several}ST-{name} {config.transform}{repeated}"
-    return f"{name} {config.transform}" if config.model in ("st-fcn", "st-cnn", "tutorial") else name
+        name = f"ST-{name}"
+    elif not has_transformer(config):
+        return name
+    several = f"{config.count} x " if config.count > 1 else ""
+    repeated = f" x {config.iterations}" if config.iterations > 1 else ""
+    at = f", layer {config.layer}{' shared' if config.shared else ''}" if config.layer else ""
+    beside = ", theta forward" if config.theta_forward else ""
+    return f"{several}{name} {config.transform}{repeated}{at}{beside}"
+
+
+def has_transformer(config: Config) -> bool:
+    """Whether a spatial transformer is part of the network."""
+    return config.transform != "none" if config.model == "resnet" else config.model in WITH_TRANSFORMER
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -57,23 +71,58 @@ def count_parameters(model: nn.Module) -> int:
 def _build(config: Config, facts: Facts) -> nn.Module:
     if config.model == "resnet":
         return photo_net(config, facts, None if config.transform == "none" else _transform(config))
-    side, shape = facts.width, facts.shape
+    side = facts.width
     if config.model == "tutorial":
-        if side != 28:
+        if facts.shape != (1, 28, 28):
             raise UserError(f"model=tutorial: wanted a set on 28 x 28 pixels (plain, r, p, e), got data={config.data}")
         return Aligned(SpatialTransformer(TutorialLocalization(), _transform(config)), TutorialClassifier())
-    if config.model in ("fcn", "cnn", "bn-cnn"):
-        return _classifier(config, side, spent=0)
-    pool = 2 if side > 28 else 1
-    features = LocalizationFC(shape) if config.model == "st-fcn" else LocalizationConv(shape)
-    transformer = SpatialTransformer(features, _transform(config), (side, side))
-    return Aligned(transformer, _classifier(config, side // pool, spent=count_parameters(transformer)), pool=pool)
+    if config.layer > (len(CNN_LAYERS) if config.model.endswith("cnn") else 0):
+        raise UserError(f"layer: wanted 0, or with a CNN at most {len(CNN_LAYERS)}, got {config.layer}")
+    if not has_transformer(config):
+        return _classifier(config, facts, side, facts.channels, spent=0)
+    return _aligned(config, facts)
 
 
-def _classifier(config: Config, side: int, spent: int) -> nn.Module:
+def _aligned(config: Config, facts: Facts) -> Aligned:
+    """The paper's classifier with a transformer on its input, or behind its first layers."""
+    side, family = facts.width, _transform(config)
+    pool = 2 if side > 28 and not config.layer else 1  # a canvas larger than the digit
+    channels = config.count * facts.channels
+    extra = config.count * family.num_params if config.theta_forward else 0
+    stem: nn.Module | None = None
+    if config.layer:
+        classifier = _classifier(config, facts, side, channels, spent=0, extra=extra)
+        assert isinstance(classifier, CNN)
+        stem = classifier.cut(config.layer)
+    seen = output_shape(stem, facts.shape) if stem is not None and config.shared else facts.shape
+    if config.model == "st-fcn" or seen != facts.shape:
+        features: nn.Module = LocalizationFC(seen)
+    else:
+        features = LocalizationConv(seen)
+    size = None if config.layer else (side, side)
+    transformer = SpatialTransformer(features, family, size, count=config.count)
+    if stem is None:
+        spent = count_parameters(transformer)
+        classifier = _classifier(config, facts, side // pool, channels, spent=spent, extra=extra)
+    return Aligned(
+        transformer, classifier, pool=pool, stem=stem, shared=config.shared, theta_forward=config.theta_forward
+    )
+
+
+def _classifier(config: Config, facts: Facts, side: int, channels: int, *, spent: int, extra: int = 0) -> nn.Module:
+    """FCN or CNN on pictures of ``channels`` and ``side``; ``spent`` parameters of the budget are used already."""
+    classes = len(facts.classes)
     if config.model.endswith("fcn"):
-        return FCN(side, config.width or fcn_units(side, spent))
-    return CNN(side, config.width or CNN_FILTERS, batch_norm=config.model == "bn-cnn")
+        inputs = channels * side * side
+        return FCN(inputs, config.width or fcn_units(inputs, spent, classes), classes, extra=extra)
+    return CNN(
+        side,
+        config.width or CNN_FILTERS,
+        channels=channels,
+        classes=classes,
+        batch_norm="bn-" in config.model,
+        extra=extra,
+    )
 
 
 def _transform(config: Config) -> Transform:

@@ -47,7 +47,7 @@ def photo_net(config: Config, facts: Facts, family: Transform | None) -> nn.Modu
     return Aligned(transformer, classifier)
 
 
-def localization(shape: tuple[int, int, int]) -> nn.Module:
+def localization(shape: tuple[int, ...]) -> nn.Module:
     """Localisation features of an image (C, H, W); one that is large is looked at reduced."""
     side = min(shape[1:])
     if side < SMALLEST:

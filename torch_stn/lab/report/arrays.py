@@ -8,19 +8,14 @@ import numpy as np
 
 from torch_stn.lab.errors import UserError
 
-# What evaluation.safetensors holds, with ranks.
+# What evaluation.safetensors holds, with ranks. Pictures in grey, channels and transformers side by side, are
+# (n, H, W); of images in colour outputs and lines have an axis for the transformers, and colours come last.
 RANKS = {
-    "confusion": 2,
-    "inputs": 3, "labels": 1, "predictions": 1, "outputs": 3, "lines": 4,
-    "mean_inputs": 3, "mean_outputs": 3,
-    "mistakes": 3, "mistake_outputs": 3, "mistake_labels": 1, "mistake_predictions": 1, "mistake_confidence": 1,
-    "true_pose": 2, "predicted_pose": 2, "pose_labels": 1,
-}  # fmt: skip
-# Of the user's own images, colours last, (n, H, W) where there are none; outputs and lines have an axis for the
-# transformers that look side by side.
-PHOTO_RANKS: dict[str, tuple[int, ...]] = {
-    "inputs": (3, 4), "outputs": (5,), "lines": (5,), "mean_inputs": (3, 4), "mean_outputs": (3, 4),
-    "mistakes": (3, 4), "mistake_outputs": (5,),
+    "confusion": (2,),
+    "inputs": (3, 4), "labels": (1,), "predictions": (1,), "outputs": (3, 5), "lines": (4, 5),
+    "mean_inputs": (3, 4), "mean_outputs": (3, 4), "mistakes": (3, 4), "mistake_outputs": (3, 5),
+    "mistake_labels": (1,), "mistake_predictions": (1,), "mistake_confidence": (1,),
+    "true_pose": (2,), "predicted_pose": (2,), "pose_labels": (1,),
 }  # fmt: skip
 ALWAYS = (
     "confusion", "inputs", "labels", "predictions",
@@ -35,13 +30,12 @@ PAIRS = (
 )
 
 
-def check_arrays(tensors: Path, arrays: dict[str, np.ndarray], *, photos: bool) -> None:
+def check_arrays(tensors: Path, arrays: dict[str, np.ndarray]) -> None:
     """UserError where an array is missing, has other axes, or another length than those read beside it."""
     for name in ALWAYS:
         if name not in arrays:
             raise UserError(f"{tensors}: {name} is missing; evaluate the run again")
-    for name, rank in RANKS.items():
-        ranks = PHOTO_RANKS.get(name, (rank,)) if photos else (rank,)
+    for name, ranks in RANKS.items():
         if name in arrays and arrays[name].ndim not in ranks:
             wanted = " or ".join(str(each) for each in ranks)
             raise UserError(f"{tensors}: {name} has shape {arrays[name].shape}, {wanted} axes were wanted")

@@ -20,7 +20,7 @@ FORMAT = 1
 class Snapshot:
     """One moment of the training: what the transformer made of the dozen test images, and where it looked.
 
-    Of the user's own images: outputs (12, count, h, w, C) and lines (12, count, L, P, 2).
+    Of images in colour: outputs (12, count, h, w, C) and lines (12, count, L, P, 2).
     """
 
     step: int
@@ -138,15 +138,14 @@ def read_run(folder: str | Path) -> Run:
             "make the run again or read it with the version that wrote it"
         )
     rows = _metrics(folder / "metrics.jsonl")
-    photos = config.get("source", "digits") != "digits"
-    evaluation, arrays = _evaluation(folder, photos=photos)
+    evaluation, arrays = _evaluation(folder)
     return Run(
         folder=folder,
         config=config,
         environment=_object(folder / "environment.json") if (folder / "environment.json").is_file() else {},
         loss=_curve(rows, "loss"),
         error=_curve(rows, "test_error"),
-        snapshots=_snapshots(folder / "snapshots", axes=5 if photos else 3),
+        snapshots=_snapshots(folder / "snapshots"),
         evaluation=evaluation,
         arrays=arrays,
     )
@@ -225,13 +224,13 @@ def _before_after(value: object) -> tuple[float, float] | None:
     return pair if np.isfinite(pair).all() else None
 
 
-def _snapshots(folder: Path, *, axes: int) -> tuple[Snapshot, ...]:
+def _snapshots(folder: Path) -> tuple[Snapshot, ...]:
     """All snapshots by step. A broken last one (the run was killed while writing it) is dropped."""
     paths = sorted(folder.glob("step-*.safetensors"))
     snapshots: list[Snapshot] = []
     for path in paths:
         try:
-            snapshot = _snapshot(path, axes)
+            snapshot = _snapshot(path)
         except UserError:
             if path is paths[-1]:
                 break
@@ -244,20 +243,22 @@ def _snapshots(folder: Path, *, axes: int) -> tuple[Snapshot, ...]:
     return tuple(sorted(snapshots, key=lambda snapshot: snapshot.step))
 
 
-def _snapshot(path: Path, axes: int) -> Snapshot:
+def _snapshot(path: Path) -> Snapshot:
     arrays, metadata = _tensors(path)
     outputs, lines = arrays.get("outputs"), arrays.get("lines")
     whole = outputs is not None and lines is not None and len(outputs) == len(lines)
-    if outputs is None or lines is None or not whole or (outputs.ndim, lines.ndim) != (axes, max(axes, 4)):
-        wanted = ("(12, h, w)", "(12, L, P, 2)") if axes == 3 else ("(12, count, h, w, C)", "(12, count, L, P, 2)")
-        raise UserError(f"{path}: not a snapshot: outputs {wanted[0]} and lines {wanted[1]} were wanted")
+    if outputs is None or lines is None or not whole or (outputs.ndim, lines.ndim) not in ((3, 4), (3, 5), (5, 5)):
+        raise UserError(
+            f"{path}: not a snapshot: outputs (12, h, w) and lines (12, L, P, 2) were wanted, or in colour outputs "
+            "(12, count, h, w, C) and lines (12, count, L, P, 2)"
+        )
     try:
         return Snapshot(int(metadata["step"]), float(metadata["seconds"]), outputs, lines)
     except (KeyError, ValueError):
         raise UserError(f"{path}: the metadata step and seconds are missing or are no numbers") from None
 
 
-def _evaluation(folder: Path, *, photos: bool) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]:
+def _evaluation(folder: Path) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]:
     """evaluation.json and its arrays; (None, {}) when the run has not been evaluated."""
     path, tensors = folder / "evaluation.json", folder / "evaluation.safetensors"
     if not path.is_file():
@@ -268,7 +269,7 @@ def _evaluation(folder: Path, *, photos: bool) -> tuple[dict[str, Any] | None, d
     if not tensors.is_file():
         raise UserError(f"{tensors}: missing beside evaluation.json; evaluate the run again")
     arrays, _ = _tensors(tensors)
-    check_arrays(tensors, arrays, photos=photos)
+    check_arrays(tensors, arrays)
     return record, arrays
 
 

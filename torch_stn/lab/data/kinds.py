@@ -1,0 +1,56 @@
+"""The sets that are drawn from digits: how each is drawn, and what a network must know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from torch import Tensor
+
+from torch_stn.lab.data.addition import draw_sums
+from torch_stn.lab.data.distortions import DISTORTIONS, RTS_CANVAS, distort
+from torch_stn.lab.data.facts import Facts
+from torch_stn.transforms.maps import Map
+
+DIGIT_NAMES = tuple("0123456789")
+
+
+class Drawn(NamedTuple):
+    """A batch of pictures made from digits."""
+
+    images: Tensor  # (B, C, S, S) float32 in [0, 1], of volumes (B, C, D, H, W)
+    labels: Tensor  # (B,) int64, with several heads (B, heads)
+    map: Map | None  # canvas -> digit; None where there is no one such map
+
+
+class Kind(NamedTuple):
+    """One set."""
+
+    name: str  # as a report prints it
+    facts: Facts
+    draw: Callable[[Tensor, Tensor, Tensor, Tensor, int], Drawn]  # (digits, labels, indices, samples, seed)
+    posed: bool = False  # whether each sample is one digit under a known map
+
+
+def _facts(channels: int, side: int, classes: tuple[str, ...]) -> Facts:
+    """Those of drawn pictures, the same on every machine; their pixels are taken as they are."""
+    return Facts(channels, side, side, classes, (0.0,) * channels, (1.0,) * channels)
+
+
+def _distorted(kind: str, digits: Tensor, labels: Tensor, indices: Tensor, samples: Tensor, seed: int) -> Drawn:
+    images, drawn = distort(kind, digits, indices, samples, seed)
+    return Drawn(images, labels[indices], drawn)
+
+
+def _sums(digits: Tensor, labels: Tensor, indices: Tensor, samples: Tensor, seed: int) -> Drawn:
+    return Drawn(*draw_sums(digits, labels, indices, samples, seed), None)
+
+
+KINDS: dict[str, Kind] = {
+    **{
+        kind: Kind(each.name, _facts(1, each.size, DIGIT_NAMES), partial(_distorted, kind), posed=True)
+        for kind, each in DISTORTIONS.items()
+    },
+    "addition": Kind("addition", _facts(2, RTS_CANVAS, tuple(str(total) for total in range(19))), _sums),
+}
