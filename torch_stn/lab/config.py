@@ -38,7 +38,7 @@ class Config:
     shared: bool = False  # behind a layer: its localisation net looks at that layer's maps instead of the image
     theta_forward: bool = False  # the classifier is given theta, beside its last features
     iterations: int = 1  # of resnet: how often one transformer looks
-    crop: int = 0  # of resnet and st-number-cnn: pixels a side that a transformer writes; 0 = as many as it reads
+    crop: int = 0  # of resnet and number models: pixels a side that a transformer writes; 0 = as many as it reads
     norm: str = "group"  # of resnet: group (an image's scores are its own affair) | batch
     width: int = 0  # units of FCN layers, filters of CNNs; 0 takes the model's own
     scale: float = 1.0  # of NUMBER_MODELS: the share of the paper's filters and units

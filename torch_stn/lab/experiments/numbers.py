@@ -55,9 +55,16 @@ def _cells() -> list[Cell]:
                 name = f"{column} {row}".lower().replace(",", "").replace(" ", "-")
                 # The paper's numbers are those of its own width.
                 paper = PAPER[network].get(column) if scale == 1 else None
-                cells.append(Cell(name, row, column, replace(base, model=model, scale=scale, **data), paper))
-    row, column = "ST-CNN Single 128 to 64 px, quarter width", "strings 128 px"
-    cells.append(Cell("strings-128-px-st-cnn-single-to-64-px-quarter-width", row, column, replace(base, crop=64), None))
+                needs = "SVHN" if "source" in data else ""
+                config = replace(base, model=model, scale=scale, **data)
+                cells.append(Cell(name, row, column, config, paper, needs))
+    # Not in the paper: the first transformer reads 128 pixels a side and writes 64, which saves most of the work.
+    for width, scale in WIDTHS.items():
+        for network in ("ST-CNN Single", "ST-CNN Multi"):
+            row, column = f"{network} 128 to 64 px, {width}", "strings 128 px"
+            name = f"{column} {row}".lower().replace(",", "").replace(" ", "-")
+            config = replace(base, model=NETWORKS[network], scale=scale, crop=64)
+            cells.append(Cell(name, row, column, config, None))
     return cells
 
 

@@ -117,6 +117,7 @@ class NumberLocalization(nn.Module):
         self.out_features = self.fcs.out_features
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
         x = F.relu(F.max_pool2d(self.conv1(x), 2))
         return self.fcs(F.relu(self.conv2(x)))
 
@@ -124,42 +125,44 @@ class NumberLocalization(nn.Module):
 def number_net(config: Config, facts: Facts, family: Transform) -> nn.Module:
     """The network that a config names: (N, C, S, S) in [0, 1] -> scores (N, heads, classes).
 
-    Raises: UserError for a size that the four pools cannot halve, or a crop that is not Single's.
+    Raises: UserError for a size that the four pools cannot halve, or a crop without a transformer.
     """
-    if config.crop and config.model != "st-number-cnn":
-        raise UserError(f"crop: wanted 0 with model={config.model}, which reads all of the image, got {config.crop}")
-    if config.crop > facts.width or (config.crop or facts.width) % HALVED:
+    if config.crop and config.model == "number-cnn":
+        raise UserError(f"crop: wanted 0 with model=number-cnn, which has no transformer, got {config.crop}")
+    size = config.crop or facts.width
+    if size > facts.width or size % HALVED:
         raise UserError(f"crop: wanted a multiple of {HALVED}, at most {facts.width} pixels, got {config.crop}")
-    if config.model == "st-number-cnn":
-        return single(facts, family, size=config.crop, scale=config.scale, dropout=config.dropout)
-    transformers = multi(facts, family, config.scale) if config.model == "st-number-cnn-multi" else ()
-    return NumberNet(facts, scale=config.scale, dropout=config.dropout, transformers=transformers)
+    written = replace(facts, height=size, width=size)
+    transformers: list[SpatialTransformer] = []
+    if config.model == "st-number-cnn-multi":
+        transformers = multi(facts, family, size, config.scale)
+    net = NumberNet(written, scale=config.scale, dropout=config.dropout, transformers=transformers)
+    return Aligned(single(facts, family, size, config.scale), net) if config.model == "st-number-cnn" else net
 
 
-def single(facts: Facts, family: Transform, *, size: int = 0, scale: float = 1.0, dropout: float = 0.0) -> Aligned:
-    """ST-CNN Single. A transformer that writes ``size`` pixels a side (0: as many as it reads), fewer than it reads,
-    saves the net behind it most of its work.
+def single(facts: Facts, family: Transform, size: int, scale: float) -> SpatialTransformer:
+    """That of ST-CNN Single. Where it writes fewer pixels a side, ``size``, than it reads, localisation looks at the
+    image reduced to as few, and the net behind it is saved most of its work.
     """
-    size = size or facts.width
-    features = nn.Sequential(Normalize(facts.mean, facts.deviation), NumberLocalization(facts.shape, scale=scale))
-    transformer = SpatialTransformer(
-        features,
-        family,
-        (size, size),
-        in_shape=facts.shape,
-        padding_mode="border",  # what lies beyond a photograph is not black
-        antialias=size < facts.width,
+    factor = facts.width // size
+    features = nn.Sequential(
+        Normalize(facts.mean, facts.deviation),
+        nn.AvgPool2d(factor) if factor > 1 else nn.Identity(),
+        NumberLocalization((facts.channels, facts.height // factor, facts.width // factor), scale=scale),
     )
-    return Aligned(transformer, NumberNet(replace(facts, height=size, width=size), scale=scale, dropout=dropout))
+    # What lies beyond a photograph is not black. No antialias: at the identity of 128 to 64 each point reads the mean
+    # of four pixels, and a transformer that zooms in needs it less.
+    return SpatialTransformer(features, family, (size, size), in_shape=facts.shape, padding_mode="border")
 
 
-def multi(facts: Facts, family: Transform, scale: float) -> list[SpatialTransformer]:
-    """Those of ST-CNN Multi: localisation fc[32]-fc[32] on the map at each depth."""
+def multi(facts: Facts, family: Transform, size: int, scale: float) -> list[SpatialTransformer]:
+    """Those of ST-CNN Multi: localisation fc[32]-fc[32] on the map at each depth; the first writes ``size``."""
     channels, side = facts.channels, facts.width
     transformers = []
     for k in range(TRANSFORMED):
         features = LocalizationFC((channels, side, side), (LOCALIZATION_UNITS, LOCALIZATION_UNITS))
-        transformers.append(SpatialTransformer(features, family))
+        side = side if k else size
+        transformers.append(SpatialTransformer(features, family, (side, side)))
         channels, side = scaled(FILTERS[k], scale), side // 2 if k in POOLED else side
     return transformers
 
