@@ -1,6 +1,8 @@
 """docs/reproductions.md and docs/benchmarks.md say what results/ holds, and nothing else."""
 
 import importlib.util
+import json
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -25,6 +27,21 @@ def results() -> ModuleType:
 def test_the_page_is_made_from_the_results(results: ModuleType) -> None:
     assert list((ROOT / "results").glob("*.json")), "results/ is empty"
     assert results.PAGE.read_text(encoding="utf-8") == results.page(), "run: python scripts/results.py page"
+
+
+def test_a_changed_file_is_noticed(results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "results", tmp_path / "results")
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    assert results.page() == results.PAGE.read_text(encoding="utf-8")
+    for path in sorted((tmp_path / "results").glob("**/*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if path.name.startswith(results.BENCHMARK) or "evaluation" not in record:
+            continue
+        whole = path.read_text(encoding="utf-8")
+        record["evaluation"]["error"] += 1
+        path.write_text(json.dumps(record), encoding="utf-8")
+        assert results.page() != results.PAGE.read_text(encoding="utf-8"), path
+        path.write_text(whole, encoding="utf-8")
 
 
 def test_the_page_of_benchmarks_is_made_from_the_results(results: ModuleType) -> None:

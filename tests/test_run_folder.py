@@ -128,10 +128,11 @@ def test_a_config_with_a_wrong_value_is_named_with_file_and_key(tmp_path: Path) 
 
 def test_the_environment_says_where_a_run_was_made() -> None:
     record = environment("cpu")
-    keys = {"torch_stn", "torch", "python", "platform", "device", "threads", "commit", "started"}
+    keys = {"torch_stn", "torch", "python", "platform", "device", "processor", "threads", "commit", "started"}
     assert record.keys() == keys
     assert record["torch"] == torch.__version__
     assert record["device"] == "cpu"
+    assert record["processor"]
     assert record["threads"] == torch.get_num_threads()
     assert record["commit"] is None or len(record["commit"]) == 40
     assert json.loads(json.dumps(record)) == record

@@ -36,8 +36,8 @@ class Table:
         return float(evaluation["error"] if self.measure == "error" else evaluation["measures"][self.measure])
 
     def as_good(self, number: float, paper: float) -> bool:
-        """Whether a number is at least as good as the paper's."""
-        return number >= paper if self.larger_is_better else number <= paper
+        """Whether a number, as two decimals print it, is at least as good as the paper's."""
+        return round(number, 2) >= paper if self.larger_is_better else round(number, 2) <= paper
 
 
 def grid(

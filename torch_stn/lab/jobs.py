@@ -12,7 +12,8 @@ from torch_stn.lab.config import Config, override
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.recipes import RECIPES
 
-DEFINING = ("experiment", "source", "data", "model", "transform")  # what a cell is, so no word may change it
+# What a cell is, so no word may change it.
+DEFINING = ("experiment", "source", "data", "model", "transform", "count", "layer", "shared", "theta_forward")
 
 
 @dataclass(frozen=True)

@@ -110,4 +110,9 @@ def result(job: Job, folder: RunFolder) -> dict[str, Any]:
         "recipe": job.recipe,
         "overrides": list(job.words),
         **parts,
+        "curve": [
+            {key: row[key] for key in ("step", "seconds", "test_error")}
+            for row in folder.metrics()
+            if "test_error" in row
+        ],
     }

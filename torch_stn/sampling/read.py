@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_stn import _checks, lowered
-from torch_stn.coordinates import as_list, half_extents, to_normalized
+from torch_stn.coordinates import as_list, half_extents, in_units, to_normalized
 from torch_stn.sampling.choose import BACKENDS, choose
 from torch_stn.sampling.gradients import CoordinateGradient, ExactGradient, as_gradient
 from torch_stn.sampling.interpolation import Interpolation, as_interpolation
@@ -194,12 +194,15 @@ def _served(
 def _fused(
     image: Tensor, points_in: PointsIn, interpolation: Interpolation, problem: Problem, backend: ModuleType
 ) -> Tensor:  # (N, C, *S)
-    """By a backend that takes the map itself, or points of any shape, value and batch."""
+    """By a backend that takes the map itself, or points of any shape, value and batch; some of them in the units in
+    which they came, which saves a pass over them.
+    """
+    units = problem.units if problem.units in getattr(backend, "GIVEN_UNITS", ()) else backend.UNITS
 
     def plain(image: Tensor, source: lowered.Lowered | Tensor) -> Tensor:
         """The same in plain operators, which have derivatives of every order and kind."""
         if isinstance(source, Tensor):
-            points = source
+            points = in_units(source, units, "pixel", problem.in_size, align_corners=problem.align_corners)
         else:
             assert isinstance(points_in, MapPoints)
             points = points_in.points_of(source, "pixel")
@@ -210,7 +213,7 @@ def _fused(
         if lowered.batch(points_in.form) == 0:
             return plain(image, points_in.form)
         return backend.warp(image, points_in.form, points_in.size, problem, plain)
-    points = points_in(backend.UNITS)
+    points = points_in(units)
     return backend.sample(image, points, interpolation, problem, plain) if points.numel() else plain(image, points)
 
 

@@ -13,12 +13,13 @@ from torch.autograd import forward_ad
 
 from torch_stn import lowered
 from torch_stn.sampling.backends import cpu_library
-from torch_stn.sampling.backends.cpu_call import INTERPOLATIONS, PADDINGS, How, backward, forward
+from torch_stn.sampling.backends.cpu_call import INTERPOLATIONS, NORMALIZED, PADDINGS, How, backward, forward
 from torch_stn.sampling.backends.cpu_operator import cpu_warp
 from torch_stn.sampling.interpolation import Interpolation
 from torch_stn.sampling.problem import Problem
 
 UNITS = "pixel"  # of the points it reads
+GIVEN_UNITS = ("pixel", "normalized")  # and those it takes as they came
 MOST_PIXELS = 2**31 - 2**20  # of a plane: the kernels count in 32 bits, with some padding around
 
 # (image, map or points) -> image, in plain operators
@@ -81,7 +82,7 @@ def warp(
 
 def sample(
     image: Tensor,  # (n, C, *in), float32 or float64
-    points: Tensor,  # (m, *S, d), pixels, any values
+    points: Tensor,  # (m, *S, d), in problem.units, any values
     interpolation: Interpolation,
     problem: Problem,
     plain: Plain,
@@ -91,7 +92,8 @@ def sample(
         return plain(image, points)
     inner = tuple(points.shape[1:-1])
     size = inner if len(inner) == problem.dims else (1,) * (problem.dims - 1) + (math.prod(inner),)
-    values = _run(image, points, None, size, "points", problem, plain)
+    form = NORMALIZED if problem.units == "normalized" else "points"
+    values = _run(image, points, None, size, form, problem, plain)
     return values if inner == size else values.reshape(*values.shape[:2], *inner)
 
 
@@ -154,7 +156,7 @@ class _Fused(torch.autograd.Function):
 
 def _form(source: Tensor, basis: Tensor | None, how: How) -> "lowered.Lowered | Tensor":
     """What `plain` reads."""
-    if how.form == "points":
+    if how.form in ("points", NORMALIZED):
         return source
     if basis is not None:
         return lowered.Basis(basis, source)

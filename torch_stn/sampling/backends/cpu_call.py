@@ -11,7 +11,8 @@ from torch_stn.sampling.backends import cpu_library
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")  # as csrc/call.h numbers them
 PADDINGS = ("zeros", "border", "reflection")
 FORMS = ("affine", "projective", "basis", "field", "points")
-GIVEN = FORMS[3:]
+NORMALIZED = "normalized points"  # the kernels' points, with a flag
+GIVEN = (*FORMS[3:], NORMALIZED)
 
 
 class How(NamedTuple):
@@ -150,7 +151,7 @@ class _Call:
             INTERPOLATIONS.index(how.interpolation),
             PADDINGS.index(how.padding),
             how.align_corners,
-            FORMS.index(how.form),
+            FORMS.index("points" if how.form == NORMALIZED else how.form),
             torch.get_num_threads(),
             image.shape[0],
             source.shape[0],
@@ -161,7 +162,7 @@ class _Call:
             self.last,
             *(source.stride() if given else (0, 0, 0)),
             *(grad_source.stride() if given and grad_source is not None else (0, 0, 0)),
-            False,
+            how.form == NORMALIZED,
             image.data_ptr(),
             source.data_ptr(),
             0 if self.basis is None else self.basis.data_ptr(),

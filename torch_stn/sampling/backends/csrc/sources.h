@@ -1,5 +1,7 @@
 // Where output points read: a lowered map -> pixel coordinates of a block of points, and the way back for gradients.
 #pragma once
+#include <type_traits>
+
 #include "call.h"
 #include "simd.h"
 
@@ -74,10 +76,12 @@ template <class T, int D> class Sources {
         T* out = (T*)c.grad_source + map * c.source_grad_strides[0] + first * c.source_grad_strides[1];
         for (int i = 0; i < D; i++, out += c.source_grad_strides[2]) {
             const T scale = given_scale(i);
-            for (int l = 0; l < count; l++) {
-                T& to = out[l * c.source_grad_strides[1]];
-                to = add ? to + scale * g[i][l] : scale * g[i][l];
-            }
+            constant_stride(c.source_grad_strides[1], [&](auto stride) {
+                if (add)
+                    for (int l = 0; l < count; l++) out[l * stride] += scale * g[i][l];
+                else
+                    for (int l = 0; l < count; l++) out[l * stride] = scale * g[i][l];
+            });
         }
     }
 
@@ -186,12 +190,20 @@ template <class T, int D> class Sources {
         add_base(first, count, x);
     }
 
+    // The two strides of points one after the other, planar and interleaved, as constants: loops over them are vectors.
+    template <class F> static void constant_stride(int64_t stride, F f) {
+        if (stride == 1) return f(std::integral_constant<int64_t, 1>{});
+        if (stride == D) return f(std::integral_constant<int64_t, D>{});
+        f(stride);
+    }
     T given_scale(int i) const { return (T)(c.form == POINTS && !c.normalized ? 1 : half[i]); }
     void locate_given(int64_t first, int count, Lane<T> (&x)[D]) const {
         const T* from = source + first * c.source_strides[1];
         for (int i = 0; i < D; i++, from += c.source_strides[2]) {
             const T scale = given_scale(i), shift = (T)(c.form == POINTS && c.normalized ? centre[i] : 0);
-            for (int l = 0; l < count; l++) x[i][l] = from[l * c.source_strides[1]] * scale + shift;
+            constant_stride(c.source_strides[1], [&](auto stride) {
+                for (int l = 0; l < count; l++) x[i][l] = from[l * stride] * scale + shift;
+            });
             for (int l = count; l % L; l++) x[i][l] = 0;
         }
         if (c.form == FIELD) add_base(first, count, x);
