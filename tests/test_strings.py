@@ -75,11 +75,11 @@ def test_strings_fill_the_small_picture_and_lie_inside(digits: tuple[Tensor, Ten
     assert float(border.any(dim=1).float().mean()) < 0.05
 
 
-def test_on_128_pixels_a_string_may_lie_anywhere_among_pieces(digits: tuple[Tensor, Tensor]) -> None:
+def test_on_128_pixels_a_string_lies_off_the_middle_among_pieces(digits: tuple[Tensor, Tensor]) -> None:
     small, large = (ink_of(digits, size) > 0.2 for size in (64, 128))
     middle = torch.arange(128.0)
     rows = (large.sum(dim=2) * middle).sum(dim=1) / large.sum(dim=(1, 2))
-    assert float(rows.std()) > 15
+    assert 5 < float(rows.std()) < 15
     # The same string in pixels, and at most six pieces of 8 x 8 beside it.
     more = (large.sum(dim=(1, 2)) - small.sum(dim=(1, 2))).float()
     assert 20 < float(more.mean()) < 6 * 64

@@ -2,7 +2,7 @@
 
 They stand beside the street view's house numbers, which have to be fetched. Every number drawn is a function of (seed,
 global sample number). On 64 pixels a string fills most of the picture, as house numbers do in crops around their
-boxes; on 128 it has the same size in pixels, lies anywhere, and pieces of other digits lie about.
+boxes; on 128 it has the same size in pixels, lies about the middle, and pieces of other digits lie anywhere.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ TALL = 0.62  # at most, of the window's height: strings of one digit
 STRETCH = (1.0, 1.5)  # height over width, as squares cut around flat boxes and made square have it
 DEGREES = 12.0
 PERSPECTIVE = 0.1  # by how much the homography's w differs from 1 at the string's ends
+ROAM = 0.4  # on 128 pixels, of the way from the middle to the border: crops are cut around their number
 CONTRAST = 0.45  # at least, between the string's brightness and its background's mean
 FADE = (0.3, 0.8)  # the background's own contrast is multiplied by this
 TINT = 0.4
@@ -94,7 +95,7 @@ def _pose(middle: Tensor, width: Tensor, samples: Tensor, seed: int, size: int) 
     half = torch.stack([along * width, across * INK[0]], dim=1) / 2  # of the string on the canvas, pixels
     box = torch.stack([half[:, 0] * cos + half[:, 1] * sin.abs(), half[:, 0] * sin.abs() + half[:, 1] * cos], dim=1)
     room = (size / 2 - (1 + PERSPECTIVE) * box).clamp(min=0)
-    shift = room * unit[:, 3:5]
+    shift = (ROAM if size > BOX else 1.0) * room * unit[:, 3:5]
     bend = PERSPECTIVE * unit[:, 5:7] / half.amax(dim=1, keepdim=True)
 
     zero, one = torch.zeros_like(cos), torch.ones_like(cos)
