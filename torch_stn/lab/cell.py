@@ -16,6 +16,7 @@ class Cell:
     column: str  # "R"
     config: Config  # the task and the network; a recipe adds how it is trained
     paper: float | None  # what the paper prints, in the table's unit; None: not in the paper
+    needs: str = ""  # data that has to be fetched by hand: "SVHN"
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ from torch_stn.lab.data.load import DataSet, Source, data_set, load
 from torch_stn.lab.data.photos import Photos
 from torch_stn.lab.data.sets import DigitSet, PosedBatch
 from torch_stn.lab.models.aligned import Aligned
+from torch_stn.lab.models.house_numbers import NumberNet
 from torch_stn.lab.pose import digit_pose, frame, picture_poses, residual
 from torch_stn.lab.run_folder import RunFolder
+from torch_stn.lab.sequences import mistaken, sequence_measures
 
 MISTAKES = 24
 POSES = 2000  # test digits whose predicted pose the report plots
@@ -77,11 +79,6 @@ def quick_error(model: nn.Module, data: DataSet) -> float:
         return 100.0 * float(mistaken(model(batch.images).argmax(dim=-1), batch.labels).float().mean())
 
 
-def mistaken(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Which images are wrong (N,): with several heads, (N, heads) each, those with any head wrong."""
-    return (predicted != labels).flatten(1).any(dim=1) if labels.dim() > 1 else predicted != labels
-
-
 def snapshot(model: Aligned, data: DataSet) -> dict[str, Tensor]:
     """What the transformer makes of the dozen now, and where it looks."""
     batch = data.test_batch(0, data.dozen())
@@ -130,6 +127,7 @@ class _Seen:
         self.before: list[Tensor] = []
         self.after: list[Tensor] = []
         self.labels: list[Tensor] = []
+        self.read: list[tuple[Tensor, Tensor]] = []  # of several heads: what was read, what was there
 
     def add(self, model: nn.Module, batch: PosedBatch) -> int:
         """Look at a batch; how many of it were wrong."""
@@ -147,6 +145,8 @@ class _Seen:
         if self.single:
             self.inputs.add(batch.images, batch.labels)
         predicted = scores.argmax(dim=-1)
+        if not self.single:
+            self.read.append((predicted.cpu(), batch.labels.cpu()))
         classes = len(self.confusion)
         flat = (batch.labels * classes + predicted).flatten().cpu()
         self.confusion += torch.bincount(flat, minlength=classes * classes).reshape(classes, classes)
@@ -176,6 +176,10 @@ def _measure(model: nn.Module, data: DataSet, config: Config) -> tuple[dict[str,
         "variance": None,
         "variance_share": None,
     }
+    if seen.read:
+        predicted, labels = (torch.cat(parts) for parts in zip(*seen.read, strict=True))
+        none = len(data.facts.classes) - 1
+        record["measures"] = sequence_measures(predicted, labels, none)
     arrays = {"confusion": seen.confusion, **_dozen(model, data), **_mistakes(model, data)}
     if isinstance(data, DigitSet):
         del arrays["mistake_indices"]
@@ -207,8 +211,12 @@ def _dozen(model: nn.Module, data: DataSet) -> dict[str, Tensor]:
     arrays = {
         "inputs": pictures(batch.images),
         "labels": batch.labels,
-        "predictions": model(batch.images).argmax(dim=1),
+        "predictions": model(batch.images).argmax(dim=-1),
     }
+    if isinstance(model, NumberNet) and model.transformers:
+        size = (batch.images.shape[2], batch.images.shape[3])
+        frames = [frame(each, size) for each in model.frames(batch.images)]
+        return arrays | {"lines": torch.stack(frames, dim=1).float()}
     return arrays | _look(model, batch, grey(data)) if isinstance(model, Aligned) else arrays
 
 
@@ -238,8 +246,10 @@ def _mistakes(model: nn.Module, data: DataSet) -> dict[str, Tensor]:
     kept = []
     first = 0
     for batch in data.test_batches(0):
-        confidence, predicted = model(batch.images).softmax(dim=1).max(dim=1)
-        wrong = predicted != batch.labels
+        confidence, predicted = model(batch.images).softmax(dim=-1).max(dim=-1)
+        if confidence.dim() > 1:  # of a number: that all its places are right
+            confidence = confidence.prod(dim=1)
+        wrong = mistaken(predicted, batch.labels)
         at = first + torch.nonzero(wrong).flatten()
         kept.append((batch.images[wrong], batch.labels[wrong], predicted[wrong], confidence[wrong], at))
         first += len(wrong)
