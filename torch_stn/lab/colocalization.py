@@ -32,8 +32,9 @@ from torch_stn.lab.train import Interrupted, launch
 
 # One for all classes, sets and seeds; what it never sees are the test digits, of which the scenes are made.
 ENCODER = Config(
-    experiment="colocalization-encoder", data="nudged", model="cnn", width=32, steps=2000, batch_size=128,
-    learning_rate=2e-3, seed=2015, test_distortions=1, evaluations=2, tensorboard=False,
+    experiment="colocalization-encoder", data="nudged", model="cnn", width=32, steps=3000, batch_size=128,
+    learning_rate=2e-3, label_smoothing=0.0, seed=2015, test_distortions=1, evaluations=2,
+    tensorboard=False,
 )  # fmt: skip
 ALPHA = 1.0  # the paper's margin
 TYPICAL = 1000  # digits whose mean activations the encoder takes away

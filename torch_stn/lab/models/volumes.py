@@ -55,8 +55,3 @@ def volume_net(config: Config, facts: Facts) -> Projection:
 
 def _count(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
-
-
-def flat(images: Tensor) -> Tensor:
-    """Volumes (N, C, D, H, W) as pictures to look at, the sum over depth; pictures as they are."""
-    return images if images.dim() == 4 else (images.sum(dim=2) / THICK).clamp(max=1)
