@@ -72,7 +72,7 @@ def pictures(images: Tensor) -> Tensor:
 
 
 def projected(images: Tensor) -> Tensor:
-    """Volumes (N, C, D, H, W) as pictures (N, C, H, W) to look at: the greatest along the depth; pictures as they are."""
+    """Volumes (N, C, D, H, W) as pictures (N, C, H, W): the greatest along the depth; pictures as they are."""
     return images.amax(dim=2) if images.dim() == 5 else images
 
 
