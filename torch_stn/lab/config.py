@@ -18,9 +18,9 @@ class Config:
 
     experiment: str = ""
     # What is learned from.
-    source: str = "digits"  # digits | folder | gtsrb
+    source: str = "digits"  # digits | folder | gtsrb | svhn
     digits: str = "auto"  # of digits: auto | mnist | embedded
-    data: str = "rts"  # of digits: plain | r | rts | p | e | tc | addition; of a folder: its path, or a CSV file
+    data: str = "rts"  # of digits: a set, see CHOICES; of images: their path
     # All below to colour_jitter are of images, not of digits.
     size: int = 64  # every image is held at size x size pixels
     grey: bool = False  # one channel instead of three
@@ -31,16 +31,18 @@ class Config:
     jitter: float = 0.1  # of pose: shift and scale by this share, and as many radians
     colour_jitter: float = 0.2  # of brightness, contrast and saturation, by this share
     # The network.
-    model: str = "st-cnn"  # fcn | cnn | bn-cnn | st-fcn | st-cnn | st-bn-cnn | tutorial; of a folder: resnet
+    model: str = "st-cnn"  # fcn | cnn | bn-cnn | st-fcn | st-cnn | st-bn-cnn | tutorial; resnet; NUMBER_MODELS
     transform: str = "affine"  # of models with a transformer: a name of TRANSFORMS; of resnet also none
     count: int = 1  # transformers side by side
     layer: int = 0  # of st-cnn: the transformer stands behind this many layers
     shared: bool = False  # behind a layer: its localisation net looks at that layer's maps instead of the image
     theta_forward: bool = False  # the classifier is given theta, beside its last features
     iterations: int = 1  # of resnet: how often one transformer looks
-    crop: int = 0  # of resnet: pixels a side that a transformer writes; 0 = as many as it reads
+    crop: int = 0  # of resnet and number models: pixels a side that a transformer writes; 0 = as many as it reads
     norm: str = "group"  # of resnet: group (an image's scores are its own affair) | batch
     width: int = 0  # units of FCN layers, filters of CNNs; 0 takes the model's own
+    scale: float = 1.0  # of NUMBER_MODELS: the share of the paper's filters and units
+    dropout: float = 0.0  # of NUMBER_MODELS: the share dropped in every layer but the first
     # How long: the run ends at the first of these that is reached; 0 = no such limit.
     steps: int = 20_000
     epochs: float = 0.0
@@ -52,7 +54,7 @@ class Config:
     localization_rate: float = 1.0  # the localisation net's learning rate, in units of learning_rate
     weight_decay: float = 1e-4
     momentum: float = 0.9  # of sgd
-    schedule: str = "cosine"  # cosine (to 0) | steps (divided by 10 at each third)
+    schedule: str = "cosine"  # cosine (to 0) | steps, fifths (divided by 10 at each third, fifth)
     warmup: float = 0.02  # share of the run
     label_smoothing: float = 0.1
     area_penalty: float = 0.0  # weight of (log of the area a transformer's pixel reads)^2: 0 lets it zoom freely
@@ -76,21 +78,33 @@ class Config:
         """Whether images are learned from, rather than distorted digits."""
         return self.source != "digits"
 
+    @property
+    def numbers(self) -> bool:
+        """Whether an image has several labels, the digits of a number."""
+        return self.source == "svhn" or (self.source == "digits" and self.data.startswith("strings"))
 
+
+# Whole house numbers, several digits at once: CNN, ST-CNN Single and ST-CNN Multi of the paper.
+NUMBER_MODELS = ("number-cnn", "st-number-cnn", "st-number-cnn-multi")
 CHOICES: dict[str, tuple[str, ...]] = {
-    "source": ("digits", "folder", "gtsrb"),
+    "source": ("digits", "folder", "gtsrb", "svhn"),
     "digits": ("auto", "mnist", "embedded"),
-    "data": ("plain", "r", "rts", "p", "e", "tc", "addition"),
+    "data": (
+        *("plain", "r", "rts", "p", "e", "tc", "addition", "strings-64", "strings-128"),
+        *("nudged", "t84", "tc84", "volumes"),
+    ),
     "balance": ("none", "weights", "draws"),
-    "model": ("fcn", "cnn", "bn-cnn", "st-fcn", "st-cnn", "st-bn-cnn", "tutorial", "resnet"),
+    "model": ("fcn", "cnn", "bn-cnn", "st-fcn", "st-cnn", "st-bn-cnn", "tutorial", "resnet", *NUMBER_MODELS),
     "norm": ("group", "batch"),
     "optimizer": ("adamw", "sgd"),
-    "schedule": ("cosine", "steps"),
+    "schedule": ("cosine", "steps", "fifths"),
 }
 _AT_LEAST: dict[str, float] = {
     **dict.fromkeys(("batch_size", "log_every", "checkpoint_every", "devices", "nodes", "count", "iterations"), 1),
     **dict.fromkeys(("validation", "jitter", "colour_jitter", "crop", "layer"), 0),
     "size": 8,
+    "scale": 0.01,
+    "dropout": 0,
     **dict.fromkeys(
         ("steps", "epochs", "seconds", "width", "seed", "threads", "clip", "area_penalty", "weight_decay"), 0
     ),
@@ -102,7 +116,8 @@ _AT_LEAST: dict[str, float] = {
 # A wrong digit too many should be a line, not a machine that stands still.
 _AT_MOST: dict[str, float] = {
     **dict.fromkeys(("label_smoothing", "momentum", "warmup"), 0.999),
-    **dict.fromkeys(("validation", "jitter", "colour_jitter"), 0.9),
+    **dict.fromkeys(("validation", "jitter", "colour_jitter", "dropout"), 0.9),
+    "scale": 4,
     **dict.fromkeys(("size", "crop"), 4096),
     **dict.fromkeys(("count", "iterations", "layer"), 64),
     **dict.fromkeys(("devices", "nodes", "threads", "evaluations", "test_distortions"), 1024),
@@ -159,7 +174,12 @@ def check(config: Config) -> Config:
         value = getattr(config, key)
         if value > most:
             raise UserError(f"{key}: wanted a number of at most {most}, got {value}")
-    if config.photos != (config.model == "resnet"):
+    if config.numbers != (config.model in NUMBER_MODELS):
+        which = f"with source={config.source}" + (f" data={config.data}" if not config.photos else "")
+        others = f"another than {', '.join(NUMBER_MODELS)}, which are for house numbers,"
+        wanted = f"one of {', '.join(NUMBER_MODELS)}" if config.numbers else others
+        raise UserError(f"model: wanted {wanted} {which}, got {config.model!r}")
+    if not config.numbers and config.photos != (config.model == "resnet"):
         wanted = f"resnet with source={config.source}" if config.photos else "another than resnet, which is for images"
         raise UserError(f"model: wanted {wanted}, got {config.model!r}")
     if not (config.steps or config.epochs or config.seconds):

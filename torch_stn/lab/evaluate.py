@@ -14,8 +14,10 @@ from torch_stn.lab.data.load import DataSet, Source, data_set, load
 from torch_stn.lab.data.photos import Photos
 from torch_stn.lab.data.sets import DigitSet, PosedBatch
 from torch_stn.lab.models.aligned import Aligned
+from torch_stn.lab.models.house_numbers import NumberNet
 from torch_stn.lab.pose import digit_pose, frame, picture_poses, residual
 from torch_stn.lab.run_folder import RunFolder
+from torch_stn.lab.sequences import mistaken, sequence_measures
 
 MISTAKES = 24
 POSES = 2000  # test digits whose predicted pose the report plots
@@ -33,8 +35,8 @@ class ClassSums:
         self.square: Tensor | None = None
 
     def add(self, images: Tensor, labels: Tensor) -> None:
-        """Add images (B, C, H, W)."""
-        pixels, labels = images.double().cpu(), labels.cpu()
+        """Add images (B, C, H, W), of volumes their pictures."""
+        pixels, labels = projected(images).double().cpu(), labels.cpu()
         if self.sum is None or self.square is None:
             self.sum = pixels.new_zeros(self.classes, *pixels.shape[1:])
             self.square = torch.zeros_like(self.sum)
@@ -69,17 +71,17 @@ def pictures(images: Tensor) -> Tensor:
     return images[..., 0, :, :] if channels == 1 else torch.cat(images.unbind(-3), dim=-1)
 
 
+def projected(images: Tensor) -> Tensor:
+    """Volumes (N, C, D, H, W) as pictures (N, C, H, W) to look at: the greatest along the depth; pictures as they are."""
+    return images.amax(dim=2) if images.dim() == 5 else images
+
+
 def quick_error(model: nn.Module, data: DataSet) -> float:
     """Error in percent on evenly spread test images under the first distortion: a point of a curve, not a result."""
     total = len(data.test[0])
     batch = data.test_batch(0, torch.arange(0, total, max(1, total // QUICK)))
     with _evaluating(model):
         return 100.0 * float(mistaken(model(batch.images).argmax(dim=-1), batch.labels).float().mean())
-
-
-def mistaken(predicted: Tensor, labels: Tensor) -> Tensor:
-    """Which images are wrong (N,): with several heads, (N, heads) each, those with any head wrong."""
-    return (predicted != labels).flatten(1).any(dim=1) if labels.dim() > 1 else predicted != labels
 
 
 def snapshot(model: Aligned, data: DataSet) -> dict[str, Tensor]:
@@ -130,6 +132,7 @@ class _Seen:
         self.before: list[Tensor] = []
         self.after: list[Tensor] = []
         self.labels: list[Tensor] = []
+        self.read: list[tuple[Tensor, Tensor]] = []  # of several heads: what was read, what was there
 
     def add(self, model: nn.Module, batch: PosedBatch) -> int:
         """Look at a batch; how many of it were wrong."""
@@ -147,6 +150,8 @@ class _Seen:
         if self.single:
             self.inputs.add(batch.images, batch.labels)
         predicted = scores.argmax(dim=-1)
+        if not self.single:
+            self.read.append((predicted.cpu(), batch.labels.cpu()))
         classes = len(self.confusion)
         flat = (batch.labels * classes + predicted).flatten().cpu()
         self.confusion += torch.bincount(flat, minlength=classes * classes).reshape(classes, classes)
@@ -176,6 +181,10 @@ def _measure(model: nn.Module, data: DataSet, config: Config) -> tuple[dict[str,
         "variance": None,
         "variance_share": None,
     }
+    if seen.read:
+        predicted, labels = (torch.cat(parts) for parts in zip(*seen.read, strict=True))
+        none = len(data.facts.classes) - 1
+        record["measures"] = sequence_measures(predicted, labels, none)
     arrays = {"confusion": seen.confusion, **_dozen(model, data), **_mistakes(model, data)}
     if isinstance(data, DigitSet):
         del arrays["mistake_indices"]
@@ -205,10 +214,14 @@ def _balanced_error(confusion: Tensor) -> float:
 def _dozen(model: nn.Module, data: DataSet) -> dict[str, Tensor]:
     batch = data.test_batch(0, data.dozen())
     arrays = {
-        "inputs": pictures(batch.images),
+        "inputs": pictures(projected(batch.images)),
         "labels": batch.labels,
-        "predictions": model(batch.images).argmax(dim=1),
+        "predictions": model(batch.images).argmax(dim=-1),
     }
+    if isinstance(model, NumberNet) and model.transformers:
+        size = (batch.images.shape[2], batch.images.shape[3])
+        frames = [frame(each, size) for each in model.frames(batch.images)]
+        return arrays | {"lines": torch.stack(frames, dim=1).float()}
     return arrays | _look(model, batch, grey(data)) if isinstance(model, Aligned) else arrays
 
 
@@ -238,10 +251,12 @@ def _mistakes(model: nn.Module, data: DataSet) -> dict[str, Tensor]:
     kept = []
     first = 0
     for batch in data.test_batches(0):
-        confidence, predicted = model(batch.images).softmax(dim=1).max(dim=1)
-        wrong = predicted != batch.labels
+        confidence, predicted = model(batch.images).softmax(dim=-1).max(dim=-1)
+        if confidence.dim() > 1:  # of a number: that all its places are right
+            confidence = confidence.prod(dim=1)
+        wrong = mistaken(predicted, batch.labels)
         at = first + torch.nonzero(wrong).flatten()
-        kept.append((batch.images[wrong], batch.labels[wrong], predicted[wrong], confidence[wrong], at))
+        kept.append((projected(batch.images[wrong]), batch.labels[wrong], predicted[wrong], confidence[wrong], at))
         first += len(wrong)
     images, labels, predicted, confidence, places = (torch.cat(parts) for parts in zip(*kept, strict=True))
     worst = confidence.argsort(descending=True, stable=True)[:MISTAKES]

@@ -28,6 +28,8 @@ from torch_stn.lab.recorder import Recorder, Watch
 from torch_stn.lab.run_folder import RunFolder
 from torch_stn.nn import parameter_groups, penalties
 
+PARTS = {"steps": 3, "fifths": 5}  # schedules that divide the learning rate by 10 after each part
+
 
 class Interrupted(Exception):
     """Ctrl-C, SIGTERM or a deadline: the run was saved at ``step`` and can be resumed."""
@@ -245,8 +247,9 @@ def shape(config: Config, done: float) -> float:
     if done < config.warmup:
         # From a hundredth, not from 0: the first step should move.
         return max(0.01, done / config.warmup)
-    if config.schedule == "steps":
-        return 0.1 ** min(2, int(3 * done))
+    if config.schedule in PARTS:
+        parts = PARTS[config.schedule]
+        return 0.1 ** min(parts - 1, int(parts * done))
     return 0.5 * (1 + math.cos(math.pi * (done - config.warmup) / (1 - config.warmup)))
 
 

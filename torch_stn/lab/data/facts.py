@@ -43,12 +43,13 @@ def read_facts(record: Mapping[str, Any], where: object) -> Facts:
             tuple(str(each) for each in record["classes"]),
             tuple(float(each) for each in record["mean"]),
             tuple(float(each) for each in record["deviation"]),
+            heads=int(record.get("heads", 1)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{where}: wanted the facts of a data set, {type(error).__name__}: {error}") from None
     sides = facts.channels in (1, 3) and 1 <= min(facts.height, facts.width) <= max(facts.height, facts.width) <= 4096
     pixels = _of(facts.mean, facts.channels) and _of(facts.deviation, facts.channels) and min(facts.deviation) > 0
-    if not (sides and pixels and facts.classes):
+    if not (sides and pixels and facts.classes and facts.heads >= 1):
         raise UserError(f"{where}: wanted the facts of a data set, its shape, mean and deviation do not hold together")
     return facts
 

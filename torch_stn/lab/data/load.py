@@ -12,6 +12,7 @@ from torch_stn.lab.data.facts import Facts
 from torch_stn.lab.data.photo_set import PhotoSet, facts_of
 from torch_stn.lab.data.photos import Photos, load_photos
 from torch_stn.lab.data.sets import DigitSet, digit_facts
+from torch_stn.lab.data.svhn import load_svhn
 
 Source = Digits | Photos
 DataSet = DigitSet | PhotoSet
@@ -19,6 +20,8 @@ DataSet = DigitSet | PhotoSet
 
 def load(config: Config, *, notice: Callable[[str], None] = print_line) -> Source:
     """Read the images of a run; ``notice`` is called with lines for the user."""
+    if config.source == "svhn":
+        return load_svhn(config, notice)
     if config.photos:
         return load_photos(config, notice)
     return load_digits(config.digits, notice=notice)

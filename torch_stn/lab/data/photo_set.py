@@ -31,10 +31,11 @@ class PhotoSet:
         self.train = torch.from_numpy(photos.train_images).to(device), torch.from_numpy(photos.train_labels).to(device)
         self.test = torch.from_numpy(photos.test_images).to(device), torch.from_numpy(photos.test_labels).to(device)
         self.facts = facts_of(photos)
-        counts = torch.bincount(self.train[1], minlength=len(photos.classes))
-        self.by_class = self.train[1].argsort(stable=True), counts, counts.cumsum(0) - counts
+        first = _first(self.train[1])
+        counts = torch.bincount(first, minlength=len(photos.classes))
+        self.by_class = first.argsort(stable=True), counts, counts.cumsum(0) - counts
         # Mean 1 over the training images, so that the learning rate means the same.
-        weights = len(self.train[1]) / (len(counts) * counts.clamp(min=1))
+        weights = len(first) / (len(counts) * counts.clamp(min=1))
         self.class_weights: Tensor | None = weights.float() if config.balance == "weights" else None
 
     def training_batch(self, step: int, batch_size: int, rank: int = 0, ranks: int = 1) -> Batch:
@@ -66,7 +67,7 @@ class PhotoSet:
 
     def dozen(self) -> Tensor:
         """At most twelve validation images to look at: the first of each class, then the second, and so on."""
-        labels = self.test[1].cpu()
+        labels = _first(self.test[1]).cpu()
         place = torch.zeros_like(labels)
         for label in labels.unique():
             place[labels == label] = torch.arange(int((labels == label).sum()))
@@ -88,6 +89,11 @@ class PhotoSet:
         return pixels.permute(0, 3, 1, 2).to(self.dtype).div_(255).contiguous()
 
 
+def _first(labels: Tensor) -> Tensor:
+    """The label that an image is sorted by: of several heads, (n, heads), that of the first."""
+    return labels[:, 0] if labels.dim() > 1 else labels
+
+
 def facts_of(photos: Photos) -> Facts:
     """Shape, classes, and the mean and deviation of the training pixels: from sums of whole numbers, so exact."""
     pixels = torch.from_numpy(photos.train_images)
@@ -106,4 +112,5 @@ def facts_of(photos: Photos) -> Facts:
         tuple(round(mean, 6) for mean in means),
         # An even grey has no deviation, and nothing is divided by nothing.
         tuple(round(max(deviation, 0.01), 6) for deviation in deviations),
+        heads=photos.train_labels.shape[1] if photos.train_labels.ndim > 1 else 1,
     )

@@ -5,14 +5,16 @@ import difflib
 import torch
 from torch import nn
 
-from torch_stn.lab.config import Config
+from torch_stn.lab.config import NUMBER_MODELS, Config
 from torch_stn.lab.data.facts import Facts
 from torch_stn.lab.data.sets import digit_facts
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.models.aligned import Aligned
 from torch_stn.lab.models.classifiers import CNN, CNN_FILTERS, CNN_LAYERS, FCN, fcn_units
+from torch_stn.lab.models.house_numbers import number_net
 from torch_stn.lab.models.photo_net import photo_net
 from torch_stn.lab.models.tutorial import TutorialClassifier, TutorialLocalization
+from torch_stn.lab.models.volumes import volume_net
 from torch_stn.nn import LocalizationConv, LocalizationFC, SpatialTransformer
 from torch_stn.nn.localization import output_shape
 from torch_stn.transforms import TRANSFORMS, Transform
@@ -26,10 +28,13 @@ _LABELS = {
     "st-bn-cnn": "ST-BN-CNN",
     "tutorial": "Tutorial ST-CNN",
     "resnet": "ResNet",
+    "number-cnn": "Number CNN",
+    "st-number-cnn": "ST-CNN Single",
+    "st-number-cnn-multi": "ST-CNN Multi",
 }
 
 
-WITH_TRANSFORMER = ("st-fcn", "st-cnn", "st-bn-cnn", "tutorial")
+WITH_TRANSFORMER = ("st-fcn", "st-cnn", "st-bn-cnn", "tutorial", "st-number-cnn", "st-number-cnn-multi")
 
 
 def build(config: Config, facts: Facts | None = None) -> nn.Module:
@@ -49,6 +54,10 @@ def label(config: Config) -> str:
         if config.transform == "none":
             return name
         name = f"ST-{name}"
+    elif config.model in NUMBER_MODELS:
+        beside = f" {config.transform}" if has_transformer(config) else ""
+        written = f" to {config.crop} px" if config.crop else ""
+        return f"{name}{beside}{written}, {'full' if config.scale == 1 else f'{config.scale:g}'} width"
     elif not has_transformer(config):
         return name
     several = f"{config.count} x " if config.count > 1 else ""
@@ -71,6 +80,10 @@ def count_parameters(model: nn.Module) -> int:
 def _build(config: Config, facts: Facts) -> nn.Module:
     if config.model == "resnet":
         return photo_net(config, facts, None if config.transform == "none" else _transform(config))
+    if config.model in NUMBER_MODELS:
+        return number_net(config, facts, _transform(config))
+    if facts.depth:
+        return volume_net(config, facts)
     side = facts.width
     if config.model == "tutorial":
         if facts.shape != (1, 28, 28):

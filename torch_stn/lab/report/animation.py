@@ -36,6 +36,8 @@ def render_alignment_gif(run_folder: str | Path, destination: str | Path) -> Pat
         raise UserError(f"{run.folder}: no snapshots in it yet; train the run further")
     if "inputs" not in run.arrays:
         raise UserError(f"{run.folder}: not evaluated, so the test digits are not known; evaluate the run first")
+    if run.arrays["inputs"].ndim > 3:
+        raise UserError(f"{run.folder}: its images are in colour, and the animation is of grey ones; see stn report")
     count = FRAMES
     while True:
         data = _gif(run, moments(run.snapshots, count))

@@ -9,12 +9,13 @@ import numpy as np
 from torch_stn.lab.errors import UserError
 
 # What evaluation.safetensors holds, with ranks. Pictures in grey, channels and transformers side by side, are
-# (n, H, W); of images in colour outputs and lines have an axis for the transformers, and colours come last.
+# (n, H, W); of images in colour outputs and lines have an axis for the transformers, and colours come last. Labels of
+# several heads are (n, heads).
 RANKS = {
     "confusion": (2,),
-    "inputs": (3, 4), "labels": (1,), "predictions": (1,), "outputs": (3, 5), "lines": (4, 5),
+    "inputs": (3, 4), "labels": (1, 2), "predictions": (1, 2), "outputs": (3, 5), "lines": (4, 5),
     "mean_inputs": (3, 4), "mean_outputs": (3, 4), "mistakes": (3, 4), "mistake_outputs": (3, 5),
-    "mistake_labels": (1,), "mistake_predictions": (1,), "mistake_confidence": (1,),
+    "mistake_labels": (1, 2), "mistake_predictions": (1, 2), "mistake_confidence": (1,),
     "true_pose": (2,), "predicted_pose": (2,), "pose_labels": (1,),
 }  # fmt: skip
 ALWAYS = (

@@ -91,12 +91,16 @@ class Run:
     @property
     def things(self) -> str:
         """What it is tested on, in words."""
-        if self.config.get("source") == "gtsrb" and not self.config.get("validation"):
+        if self.config.get("source") in ("gtsrb", "svhn") and not self.config.get("validation"):
             return "test images"
         return "validation images" if self.photos else "test digits"
 
-    def called(self, label: int) -> str:
-        """The name of a class."""
+    def called(self, label: int | np.ndarray) -> str:
+        """The name of a class; of several heads, the digits of a number, which ends where there are none."""
+        if np.ndim(label):
+            digits = [self.called(int(each)) for each in np.asarray(label)]
+            return "".join(each if len(each) == 1 else " " for each in digits).rstrip() or "nothing"
+        label = int(label)
         names = (self.evaluation or {}).get("classes")
         known = isinstance(names, list) and 0 <= label < len(names)
         return str(names[label]) if known and isinstance(names, list) else str(label)

@@ -82,7 +82,7 @@ def section(run: Run, name: str, index: int) -> Section:
         facts=_facts(run),
         digits=_digits(run),
         moments=_moments(run),
-        moment_labels=[run.called(int(label)) for label in run.arrays.get("labels", ())],
+        moment_labels=[run.called(label) for label in run.arrays.get("labels", ())],
         poses=_poses(run),
         means=_means(run),
         mistakes=_mistakes(run),
@@ -122,13 +122,13 @@ def _digits(run: Run) -> list[Card]:
     cards = []
     thing = run.things.removesuffix("s").capitalize()
     for index, (image, label, prediction) in enumerate(zip(a["inputs"], a["labels"], a["predictions"], strict=True)):
-        name = run.called(int(label))
+        name = run.called(label)
         lines = a["lines"][index] if "lines" in a else None
         framed = "" if lines is None else ", with the sampling frame on it"
         source = picture(image, f"{thing} {name}{framed}", lines)
         seen = _seen(a["outputs"][index], f"The same {name} as the classifier sees it") if "outputs" in a else []
-        wrong = bool(label != prediction)
-        cards.append(Card(source, seen, name, f"read as {run.called(int(prediction))}" if wrong else "", wrong))
+        wrong = bool(np.any(label != prediction))
+        cards.append(Card(source, seen, name, f"read as {run.called(prediction)}" if wrong else "", wrong))
     return cards
 
 
@@ -188,7 +188,7 @@ def _mistakes(run: Run) -> list[Card]:
     named = (run.evaluation or {}).get("mistake_files")
     files = [str(name) for name in named] if isinstance(named, list) else []
     for index in np.argsort(-a["mistake_confidence"], kind="stable"):
-        label, prediction = (run.called(int(a[key][index])) for key in ("mistake_labels", "mistake_predictions"))
+        label, prediction = (run.called(a[key][index]) for key in ("mistake_labels", "mistake_predictions"))
         seen: list[Picture] = []
         if "mistake_outputs" in a:
             seen = _seen(a["mistake_outputs"][index], f"The same {label} as the classifier sees it")

@@ -95,7 +95,7 @@ def _beside(table: Table, cell: Cell | None, results: list[Result] | None) -> tu
         return Entry(""), Entry("")
     paper = Entry("" if cell.paper is None else f"{cell.paper:.1f}")
     if not results:
-        return Entry(NOT_RUN), paper
+        return Entry(f"{NOT_RUN}: {cell.needs} not at hand" if cell.needs else NOT_RUN), paper
     numbers = [table.number(result.evaluation) for result in results]
     good = cell.paper is not None and table.as_good(statistics.fmean(numbers), cell.paper)
     return Entry(mean_and_sd(numbers), strong=good), paper
