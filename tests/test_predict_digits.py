@@ -66,15 +66,34 @@ def test_a_dim_picture_on_dark_grey_is_stretched() -> None:
     assert canvas[0, 0] == 0
 
 
-def test_a_larger_picture_keeps_its_shape_and_its_light() -> None:
-    pixels = np.zeros((56, 112))
-    pixels[20:36, 40:72] = 255  # 16 x 32, of which a quarter is left a side
-    canvas = np.asarray(place(picture(pixels), 28)).astype(float) / 255
-    assert canvas[:7].sum() == canvas[21:].sum() == 0  # 112 x 56 becomes 28 x 14
-    assert canvas.sum() == pytest.approx(4 * 8, rel=0.02)
-    ys, xs = np.mgrid[:28, :28]
-    centre = (canvas * ys).sum() / canvas.sum(), (canvas * xs).sum() / canvas.sum()
-    assert centre == pytest.approx((27.5 / 4 - 0.5 + 7 + 0.125, 55.5 / 4 - 0.5 + 0.125), abs=0.05)
+def test_a_larger_picture_is_prepared_as_mnist_was() -> None:
+    pixels = np.zeros((300, 560))
+    pixels[20:60, 400:480] = 255  # 40 x 80: becomes 10 x 20, wherever it stood
+    canvas = np.asarray(place(picture(pixels), 42))
+    ys, xs = np.nonzero(canvas)
+    assert (ys.min(), ys.max(), xs.min(), xs.max()) == (16, 25, 11, 30)  # around 20.5
+    assert (canvas[16:26, 11:31] == 255).all()
+
+
+def test_the_centre_of_mass_goes_to_the_middle() -> None:
+    pixels = np.zeros((200, 200))
+    pixels[50:150, 50:150] = 70  # the box
+    pixels[50:150, 50:75] = 255  # heavy on its left
+    canvas = np.asarray(place(picture(pixels), 60)).astype(float)
+    xs = np.nonzero(canvas)[1]
+    assert xs.max() - xs.min() == 19
+    # Of 20 columns 5 have 255 and 15 have 70: the mean is at (5 * 255 * 2 + 15 * 70 * 12) / (5 * 255 + 15 * 70) = 6.52.
+    assert xs.min() == round(29.5 - 6.52)
+    assert (canvas * np.arange(60)).sum() / canvas.sum() == pytest.approx(29.5, abs=0.6)
+
+
+def test_faint_noise_is_no_part_of_a_large_digit() -> None:
+    noise = np.random.default_rng(0).integers(0, 40, (200, 200))
+    pixels = noise.copy()
+    pixels[60:140, 80:120] = 255
+    canvas = np.asarray(place(picture(255 - pixels), 28))
+    ys, xs = np.nonzero(canvas > 128)
+    assert (ys.max() - ys.min() + 1, xs.max() - xs.min() + 1) == (20, 10)
 
 
 @pytest.mark.parametrize("value", [0, 7, 127, 128, 255])

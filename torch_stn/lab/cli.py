@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from torch_stn._version import __version__
+from torch_stn.lab import experiments  # plain data
 from torch_stn.lab.errors import LostProcessError, UserError
 
 app = typer.Typer(
@@ -71,9 +72,7 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 def train(
     name: Annotated[
         str | None,
-        typer.Argument(
-            help="An experiment: table1, tc, addition, any_layer, theta_forward; tutorial, demo; folder, signs."
-        ),
+        typer.Argument(help=f"An experiment: {', '.join(experiments.names())}."),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Replace fields of its config.")
@@ -84,7 +83,6 @@ def train(
     """Train an experiment and evaluate it: stn train table1 model=st-fcn data=r seed=1"""
     if resume is not None and (name or overrides or run):
         raise UserError("--resume RUN goes on with the run's own config: wanted no NAME, KEY=VALUE or --run beside it")
-    from torch_stn.lab import experiments
     from torch_stn.lab.config import override
 
     # What is wrong with the words is said before torch is loaded.
@@ -120,7 +118,7 @@ def train(
 @app.command()
 @one_line_errors
 def reproduce(
-    table: Annotated[str, typer.Argument(help="A paper's table: table1, tc, addition, ...")],
+    table: Annotated[str, typer.Argument(help=f"A table of a paper: {', '.join(experiments.tables())}.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Replace fields of every cell's config.")
     ] = None,
@@ -131,7 +129,6 @@ def reproduce(
     results: Annotated[Path, typer.Option(help="The folder for results/TABLE/CELL-SEED.json.")] = Path("results"),
 ) -> None:
     """Train what is missing of a paper's table: stn reproduce table1 --cells 'r-*' --budget-minutes 30"""
-    from torch_stn.lab import experiments
     from torch_stn.lab.jobs import plan
 
     jobs = plan(experiments.table(table), overrides or [], recipe, seeds, cells)
