@@ -64,13 +64,13 @@ def run(config: Config, path: Path, deadline: float = math.inf) -> RunFolder:
     digits = load(config)
     assert isinstance(digits, Digits)
     encoder = _encoder(config, path.parent / "encoder", digits, deadline).to(fabric.device)
-    test = tuple(torch.from_numpy(each).to(fabric.device) for each in (digits.test_images, digits.test_labels))
+    images, labels = (torch.from_numpy(each).to(fabric.device) for each in (digits.test_images, digits.test_labels))
     for digit in range(10):
         if (path / f"class-{digit}.json").exists():
             continue
         if time.monotonic() >= deadline:
             raise Interrupted(digit)
-        scenes = draw_scenes(*test, digit, SCENE_PATCHES[config.data], config.seed)
+        scenes = draw_scenes(images, labels, digit, SCENE_PATCHES[config.data], config.seed)
         found = colocalize(scenes, encoder, config, digit)
         folder.write_arrays(f"class-{digit}.safetensors", _pictures(scenes, found))
         folder.write_json(f"class-{digit}.json", found.record())

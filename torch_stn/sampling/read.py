@@ -134,9 +134,8 @@ def _straight(
     backend: str | None,
     units: str,
 ) -> tuple[Interpolation, Problem, ModuleType] | None:
-    """What serves a plain call of `warp` in one step, if anything does: remembered, since on a small image the
-    decision takes longer than the reading. ``backends`` is part of the question: it may have changed.
-    """
+    """What serves a plain call of `warp` in one step, if anything does: remembered, since on a small image the decision
+    takes longer than the reading. ``backends`` is part of the question: it may have changed."""
     interpolation = as_interpolation(mode).fitted(in_size, out_size)
     if not dtype.is_floating_point or interpolation.response is not None:
         return None
@@ -194,9 +193,8 @@ def _served(
 def _fused(
     image: Tensor, points_in: PointsIn, interpolation: Interpolation, problem: Problem, backend: ModuleType
 ) -> Tensor:  # (N, C, *S)
-    """By a backend that takes the map itself, or points of any shape, value and batch; some of them in the units in
-    which they came, which saves a pass over them.
-    """
+    """By a backend that takes the map itself, or points of any shape, value and batch."""
+    # As they came, where the backend takes them so: a pass over them less.
     units = problem.units if problem.units in getattr(backend, "GIVEN_UNITS", ()) else backend.UNITS
 
     def plain(image: Tensor, source: lowered.Lowered | Tensor) -> Tensor:
@@ -258,7 +256,7 @@ def read_batches(
             outside = ~finite(points, problem, units)
         # Far outside: under zero padding that alone gives the value 0 and the gradient 0.
         points = brought_near(points)
-    # A shared image, or shared points, take the other side's batch into their own axis: no copy of either.
+    # A shared image, or shared points, take the other side's batch into their own axis.
     if n == m:
         values = reader(image, points, interpolation, problem)
     elif n == 1:

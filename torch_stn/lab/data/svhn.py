@@ -151,7 +151,8 @@ def _number(file: Any, name: Any, box: Any, folder: Path, index: int) -> Number 
         called = f"{folder.name}/{text}"
         group = file[box]
         columns = [_column(file, group[key]) for key in FIELDS]
-        boxes = tuple(Box(*row[:4], int(row[4])) for row in zip(*columns, strict=True))
+        rows = zip(*columns, strict=True)
+        boxes = tuple(Box(left, top, width, height, int(label)) for left, top, width, height, label in rows)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError):
         return Skipped(called, f"its entry in {STRUCT} is damaged")
     reason = _fault(boxes, text)

@@ -11,6 +11,7 @@ strings do not repeat.
 """
 
 from dataclasses import replace
+from typing import Any
 
 from torch_stn.lab.cell import Cell, Table
 from torch_stn.lab.config import Config
@@ -32,7 +33,7 @@ CONFIG = Config(
 )
 NETWORKS = {"CNN": "number-cnn", "ST-CNN Single": "st-number-cnn", "ST-CNN Multi": "st-number-cnn-multi"}
 WIDTHS = {"full width": 1.0, "quarter width": 0.25}
-SETS = {
+SETS: dict[str, dict[str, Any]] = {
     "strings 64 px": {"data": "strings-64"},
     "strings 128 px": {"data": "strings-128"},
     "SVHN 64 px": {"source": "svhn", "data": "", "size": 64},

@@ -62,7 +62,7 @@ class NumberNet(nn.Module):
         self.scores = nn.Linear(units, facts.heads * len(facts.classes))
         # Independent of each other and keyed by layer; none on the first convolution.
         self.dropouts = nn.ModuleList(SampleDropout(dropout, layer=k) for k in range(len(FILTERS) - 1 + 3))
-        self.convs.to(memory_format=torch.channels_last)
+        self.convs.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for layer in (*self.convs, *self.fcs):
             # So that eleven layers without a norm neither swell nor fade at the start.
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -89,6 +89,7 @@ class NumberNet(nn.Module):
         found: list[Map] = []
         x = self.normalize(x)
         for k, transformer in enumerate(self.transformers):
+            assert isinstance(transformer, SpatialTransformer)
             theta = transformer.theta(x)
             (mine,) = transformer.maps(theta)
             found.append(found[-1].then(mine) if found else mine)
