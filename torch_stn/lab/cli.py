@@ -69,7 +69,12 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 @app.command()
 @one_line_errors
 def train(
-    name: Annotated[str | None, typer.Argument(help="An experiment: table1, tutorial, demo; folder, signs.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="An experiment: table1, tc, addition, any_layer, theta_forward; tutorial, demo; folder, signs."
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Replace fields of its config.")
     ] = None,
@@ -115,7 +120,7 @@ def train(
 @app.command()
 @one_line_errors
 def reproduce(
-    table: Annotated[str, typer.Argument(help="A paper's table: table1, tc.")],
+    table: Annotated[str, typer.Argument(help="A paper's table: table1, tc, addition, ...")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Replace fields of every cell's config.")
     ] = None,
@@ -172,22 +177,24 @@ def evaluate(
 @app.command()
 @one_line_errors
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of stn train folder.")],
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Image files, and folders of them.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run folder, or a network of the zoo.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Image files, folders of them, or - (standard input).")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="A file, CSV or JSON by its ending; without it CSV on the screen.")
     ] = None,
     crops: Annotated[Path | None, typer.Option(help="A folder for what the transformers cut out, as PNGs.")] = None,
     accelerator: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
-    """Classify images with a run: file, class, probability."""
+    """Classify images with a trained network: file, class, probability. Digits: light on dark or dark on light."""
     from torch_stn.lab.config import Config
     from torch_stn.lab.console import say
     from torch_stn.lab.predict import predict as look_at
     from torch_stn.lab.predict import write_predictions
     from torch_stn.lab.train import launch
 
-    rows = look_at(run, paths, say, device=launch(Config(accelerator=accelerator)).device, crops=crops)
+    rows = look_at(model, paths, say, device=launch(Config(accelerator=accelerator)).device, crops=crops)
     text = write_predictions(rows, out)
     if text is not None:
         typer.echo(text, nl=False)

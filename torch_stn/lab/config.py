@@ -20,7 +20,7 @@ class Config:
     # What is learned from.
     source: str = "digits"  # digits | folder | gtsrb | svhn
     digits: str = "auto"  # of digits: auto | mnist | embedded
-    data: str = "rts"  # of digits: plain | r | rts | p | e | tc | addition | strings-64, -128; of images: their path
+    data: str = "rts"  # of digits: a set, see CHOICES; of images: their path
     # All below to colour_jitter are of images, not of digits.
     size: int = 64  # every image is held at size x size pixels
     grey: bool = False  # one channel instead of three
@@ -89,7 +89,10 @@ NUMBER_MODELS = ("number-cnn", "st-number-cnn", "st-number-cnn-multi")
 CHOICES: dict[str, tuple[str, ...]] = {
     "source": ("digits", "folder", "gtsrb", "svhn"),
     "digits": ("auto", "mnist", "embedded"),
-    "data": ("plain", "r", "rts", "p", "e", "tc", "addition", "strings-64", "strings-128"),
+    "data": (
+        *("plain", "r", "rts", "p", "e", "tc", "addition", "strings-64", "strings-128"),
+        *("nudged", "t84", "tc84", "volumes"),
+    ),
     "balance": ("none", "weights", "draws"),
     "model": ("fcn", "cnn", "bn-cnn", "st-fcn", "st-cnn", "st-bn-cnn", "tutorial", "resnet", *NUMBER_MODELS),
     "norm": ("group", "batch"),

@@ -35,8 +35,8 @@ class ClassSums:
         self.square: Tensor | None = None
 
     def add(self, images: Tensor, labels: Tensor) -> None:
-        """Add images (B, C, H, W)."""
-        pixels, labels = images.double().cpu(), labels.cpu()
+        """Add images (B, C, H, W), of volumes their pictures."""
+        pixels, labels = projected(images).double().cpu(), labels.cpu()
         if self.sum is None or self.square is None:
             self.sum = pixels.new_zeros(self.classes, *pixels.shape[1:])
             self.square = torch.zeros_like(self.sum)
@@ -69,6 +69,11 @@ def pictures(images: Tensor) -> Tensor:
     if channels == 3:
         return images.movedim(-3, -1)
     return images[..., 0, :, :] if channels == 1 else torch.cat(images.unbind(-3), dim=-1)
+
+
+def projected(images: Tensor) -> Tensor:
+    """Volumes (N, C, D, H, W) as pictures (N, C, H, W) to look at: the greatest along the depth; pictures as they are."""
+    return images.amax(dim=2) if images.dim() == 5 else images
 
 
 def quick_error(model: nn.Module, data: DataSet) -> float:
@@ -209,7 +214,7 @@ def _balanced_error(confusion: Tensor) -> float:
 def _dozen(model: nn.Module, data: DataSet) -> dict[str, Tensor]:
     batch = data.test_batch(0, data.dozen())
     arrays = {
-        "inputs": pictures(batch.images),
+        "inputs": pictures(projected(batch.images)),
         "labels": batch.labels,
         "predictions": model(batch.images).argmax(dim=-1),
     }
@@ -251,7 +256,7 @@ def _mistakes(model: nn.Module, data: DataSet) -> dict[str, Tensor]:
             confidence = confidence.prod(dim=1)
         wrong = mistaken(predicted, batch.labels)
         at = first + torch.nonzero(wrong).flatten()
-        kept.append((batch.images[wrong], batch.labels[wrong], predicted[wrong], confidence[wrong], at))
+        kept.append((projected(batch.images[wrong]), batch.labels[wrong], predicted[wrong], confidence[wrong], at))
         first += len(wrong)
     images, labels, predicted, confidence, places = (torch.cat(parts) for parts in zip(*kept, strict=True))
     worst = confidence.argsort(descending=True, stable=True)[:MISTAKES]

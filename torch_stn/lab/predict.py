@@ -1,4 +1,4 @@
-"""`stn predict`: classes of images by a trained run, and what its transformers cut out of them."""
+"""`stn predict`: classes of images by a trained network, and what its transformers cut out of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from io import BytesIO
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,15 +19,21 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from torch_stn.lab import models
+from torch_stn.lab import models, zoo
+from torch_stn.lab.config import Config
 from torch_stn.lab.data.decode import NotAnImageError, decode, hostile_files
+from torch_stn.lab.data.digit_files import place
+from torch_stn.lab.data.facts import Facts
 from torch_stn.lab.data.listing import Listed, Skipped, images_at, shown
+from torch_stn.lab.data.sets import digit_facts
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.models.aligned import Aligned
 from torch_stn.lab.report.files import write_whole
 from torch_stn.lab.run_folder import RunFolder
 
 BATCH = 64
+STANDARD_INPUT = Path("-")
+MOST_BYTES = 100_000_000  # of standard input
 ENDINGS = (".csv", ".json")
 
 
@@ -38,7 +47,7 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    run: Path,
+    name: str,
     paths: Sequence[Path],
     notice: Callable[[str], None],
     *,
@@ -47,24 +56,26 @@ def predict(
 ) -> list[Prediction]:
     """Classify image files and the images of folders, in the order of their names; a bad file is named and passed over.
 
-    Args: crops, a folder for the aligned crops, NUMBER-NAME.png or, of several transformers, NUMBER-NAME-K.png.
-    Raises: UserError where the run is of digits, has no transformer to crop with, or where there is no image at all.
+    Args: name, a run folder or a network of the zoo; paths, where ``-`` is one image from standard input; crops, a
+    folder for the aligned crops, NUMBER-NAME.png or, of several transformers, NUMBER-NAME-K.png.
+    Images for a network of digits are placed on the canvas of its set: :func:`~torch_stn.lab.data.digit_files.place`.
+    Raises: UserError where the network is not of single images, has no transformer to crop with, or where there is no
+    image at all.
     """
-    folder = RunFolder.open(run)
-    config, facts = folder.config(), folder.facts()
-    if not config.photos:
-        raise UserError(f"{run}: a run on distorted digits, wanted one of stn train folder")
-    model = models.build(config, facts).to(device).eval()
-    folder.load_into(model)
-    if crops is not None and not isinstance(model, Aligned):
-        raise UserError(f"--crops: {models.label(config)} has no transformer, so there is nothing that it cuts out")
+    model, config, facts = _network(name, device)
+    if crops is not None and (not isinstance(model, Aligned) or model.stem is not None):
+        what = "a transformer behind a layer, which cuts out no picture" if config.layer else "no transformer"
+        raise UserError(f"--crops: {models.label(config)} has {what}, so there is nothing to write")
     for path in paths:
-        if not path.exists() and not path.is_symlink():
+        if path != STANDARD_INPUT and not path.exists() and not path.is_symlink():
             raise UserError(f"{shown(str(path))}: no such file or folder")
     found, bad = [], 0
     numbers = count()
     with hostile_files(), torch.inference_mode():
-        decoded = _decoded(paths, config.size, grey=config.grey)
+        decode_one = partial(decode, size=config.size, grey=config.grey)
+        if not config.photos:
+            decode_one = partial(decode, size=facts.width, grey=True, fit=place)
+        decoded = _decoded(paths, decode_one)
         while batch := list(islice(decoded, BATCH)):
             good = [(name, pixels) for name, pixels in batch if not isinstance(pixels, Skipped)]
             for each in (pixels for _, pixels in batch if isinstance(pixels, Skipped)):
@@ -128,16 +139,46 @@ def _plain(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def _decoded(paths: Sequence[Path], size: int, *, grey: bool) -> Iterator[tuple[str, Any]]:
+def _network(name: str, device: torch.device | str) -> tuple[nn.Module, Config, Facts]:
+    """The network of a run folder or of the zoo, in evaluation mode."""
+    if not Path(name).exists() and name in zoo.names():
+        config = zoo.config_of(name)
+        return zoo.load(name, device), config, digit_facts(config.data)
+    if not Path(name).exists():
+        known = ", ".join(zoo.names()) or "none yet"
+        raise UserError(f"{name}: no run folder, and no network of the zoo, which has: {known}")
+    folder = RunFolder.open(name)
+    config, facts = folder.config(), folder.facts()
+    if not config.photos and (facts.channels, facts.depth, facts.heads) != (1, 0, 1):
+        raise UserError(f"{name}: learned from data={config.data}, wanted a run on pictures of one digit, or on images")
+    model = models.build(config, facts).to(device).eval()
+    folder.load_into(model)
+    return model, config, facts
+
+
+def _decoded(paths: Sequence[Path], decode_one: Callable[[Any], tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
     """Names with their pixels, or with why there are none."""
-    for each in images_at(list(paths)):
-        if isinstance(each, Listed):
+    for path in paths:
+        for each in _listed(path):
+            if isinstance(each, Skipped):
+                yield each.name, each
+                continue
             try:
-                yield each.name, decode(each.file, size, grey=grey)[0]
+                yield each.name, decode_one(BytesIO(_input()) if path == STANDARD_INPUT else each.file)[0]
             except NotAnImageError as error:
                 yield each.name, Skipped(each.name, str(error))
-        else:
-            yield each.name, each
+
+
+def _listed(path: Path) -> Iterable[Listed | Skipped]:
+    return [Listed(path, "-", "", "")] if path == STANDARD_INPUT else images_at([path])
+
+
+def _input() -> bytes:
+    """The bytes of one image from standard input."""
+    data = sys.stdin.buffer.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise NotAnImageError(f"more than {MOST_BYTES // 10**6} MB")
+    return data
 
 
 def _write_crops(folder: Path, number: int, name: str, pictures: Tensor) -> None:

@@ -1,6 +1,7 @@
 """`stn reproduce`: train what is missing of a table, cell after cell, as long as the budget lasts."""
 
 import dataclasses
+import importlib
 import json
 import math
 import time
@@ -88,6 +89,9 @@ def refuse_other_config(run: Path, config: Config) -> None:
 
 def _run(job: Job, path: Path, deadline: float) -> dict[str, Any]:
     """Train and evaluate one job from wherever it stands; the record of it."""
+    if job.table.run:
+        module, _, function = job.table.run.rpartition(".")
+        return result(job, getattr(importlib.import_module(module), function)(job.config, path, deadline))
     fabric, config, source = prepare(job.config)
     begun = (path / "config.json").exists()
     folder = RunFolder.open(path) if begun else start(config, path, fabric, source)

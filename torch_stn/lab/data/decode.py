@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,21 @@ def hostile_files() -> Iterator[None]:
         yield
 
 
+def stretch(image: Image.Image, size: int) -> Image.Image:
+    """size x size pixels; the aspect ratio is not kept."""
+    return image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
+
+
 def decode(
-    file: Path,
+    file: Path | BytesIO,
     size: int,
     *,
     grey: bool = False,
+    fit: Callable[[Image.Image, int], Image.Image] = stretch,
 ) -> tuple[np.ndarray[Any, Any], tuple[int, int]]:  # (size, size, 3 or 1) uint8; width and height in the file
-    """Read an image, turn it as its EXIF data says, lay transparency on white, and reduce it to size x size.
+    """Read an image, turn it as its EXIF data says, lay transparency on white, and bring it to size x size by ``fit``.
 
-    The aspect ratio is not kept. 16 bits become 8 by division; the first frame of several is taken. To be called inside
-    :func:`hostile_files`.
+    16 bits become 8 by division; the first frame of several is taken. To be called inside :func:`hostile_files`.
     Raises: NotAnImageError with the reason.
     """
     try:
@@ -53,11 +59,11 @@ def decode(
                 raise NotAnImageError(f"{width} x {height} pixels, at most {MOST_PIXELS // 10**6} million are read")
             upright = eight_bits(ImageOps.exif_transpose(image))
         mode = "L" if grey else "RGB"
-        small = upright.convert(mode).resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
+        small = fit(upright.convert(mode), size)
     except NotAnImageError:
         raise
     except UnidentifiedImageError:
-        raise NotAnImageError("empty" if file.stat().st_size == 0 else "no image, whatever its name") from None
+        raise NotAnImageError("empty" if _empty(file) else "no image, whatever its name") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise NotAnImageError("a decompression bomb") from None
     except MemoryError:
@@ -67,6 +73,10 @@ def decode(
             AttributeError, RuntimeError, AssertionError, struct.error) as error:  # fmt: skip
         raise NotAnImageError(f"broken: {_reason(error)}") from None
     return np.asarray(small).reshape(size, size, -1), whole
+
+
+def _empty(file: Path | BytesIO) -> bool:
+    return (file.getbuffer().nbytes if isinstance(file, BytesIO) else file.stat().st_size) == 0
 
 
 def eight_bits(image: Image.Image) -> Image.Image:

@@ -90,7 +90,7 @@ def _warped(draw_map: Callable[[Tensor, int], Map]) -> Callable[[Tensor, Tensor,
     return draw
 
 
-def _placed(angle: Tensor, scale: Tensor, shift: Tensor, size: int) -> Map:
+def placed(angle: Tensor, scale: Tensor, shift: Tensor, size: int) -> Map:
     """A digit turned by angle [rad], scaled, then shifted (B, 2) [px] from the middle of a canvas:
     source = R(-angle) (p - shift) / scale.
     """
@@ -103,7 +103,7 @@ def _placed(angle: Tensor, scale: Tensor, shift: Tensor, size: int) -> Map:
 def _r(samples: Tensor, seed: int) -> Map:
     """R: turned in place by U(-90, 90) degrees on the digit's own 28 x 28."""
     angle = torch.deg2rad(uniform(seed, samples, R_ANGLE, 1, -R_DEGREES, R_DEGREES)[:, 0])
-    return _placed(angle, torch.ones_like(angle), torch.zeros_like(angle)[:, None].expand(-1, 2), SIDE)
+    return placed(angle, torch.ones_like(angle), torch.zeros_like(angle)[:, None].expand(-1, 2), SIDE)
 
 
 def _rts(samples: Tensor, seed: int) -> Map:
@@ -114,7 +114,7 @@ def _rts(samples: Tensor, seed: int) -> Map:
     low, high = RTS_SCALE
     scale = (low + high) / 2 + (high - low) / 2 * unit[:, 1]
     room = RTS_CANVAS / 2 - HALF * scale
-    return _placed(unit[:, 0] * math.radians(RTS_DEGREES), scale, room[:, None] * unit[:, 2:], RTS_CANVAS)
+    return placed(unit[:, 0] * math.radians(RTS_DEGREES), scale, room[:, None] * unit[:, 2:], RTS_CANVAS)
 
 
 def _p(samples: Tensor, seed: int) -> Map:
@@ -152,15 +152,17 @@ def _plain(digits: Tensor, indices: Tensor, samples: Tensor, seed: int, size: in
     return Distorted(_unit(digits[indices])[:, None], Affine()(still))
 
 
-def _tc(digits: Tensor, indices: Tensor, samples: Tensor, seed: int, size: int) -> Distorted:
-    """TC: the digit anywhere on black 60 x 60, in whole pixels, and six 6 x 6 pieces cut anywhere from other digits and
-    pasted anywhere; brightness adds and is clamped at 1.
+def translated(
+    digits: Tensor, indices: Tensor, samples: Tensor, seed: int, size: int, patches: int = PATCHES
+) -> Distorted:
+    """TC: the digit anywhere on black, in whole pixels, and 6 x 6 pieces cut anywhere from other digits and pasted
+    anywhere; brightness adds and is clamped at 1. The paper's TC has size 60 and six pieces.
     """
     batch, device = len(samples), samples.device
     corner = integers(seed, samples, TC_PLACE, 2, size - SIDE + 1)
-    others = (indices[:, None] + 1 + integers(seed, samples, TC_OTHER, PATCHES, len(digits) - 1)) % len(digits)
-    cut = integers(seed, samples, TC_CUT, 2 * PATCHES, SIDE - PATCH + 1).unflatten(1, (PATCHES, 2))
-    paste = integers(seed, samples, TC_PASTE, 2 * PATCHES, size - PATCH + 1).unflatten(1, (PATCHES, 2))
+    others = (indices[:, None] + 1 + integers(seed, samples, TC_OTHER, patches, len(digits) - 1)) % len(digits)
+    cut = integers(seed, samples, TC_CUT, 2 * patches, SIDE - PATCH + 1).unflatten(1, (patches, 2))
+    paste = integers(seed, samples, TC_PASTE, 2 * patches, size - PATCH + 1).unflatten(1, (patches, 2))
     pieces = _unit(digits.flatten(1)[others[..., None], _window(cut, PATCH, SIDE)])
     canvas = torch.zeros(batch, size * size, device=device)
     canvas.scatter_(1, _window(corner, SIDE, size), _unit(digits[indices]).flatten(1))
@@ -168,7 +170,7 @@ def _tc(digits: Tensor, indices: Tensor, samples: Tensor, seed: int, size: int) 
         canvas.scatter_add_(1, place, piece)  # one by one: no two writes meet, so the sum has one order on a GPU too
     shift = corner.to(torch.float32) - (size - SIDE) / 2
     still = torch.zeros(batch, device=device)
-    return Distorted(canvas.clamp_(max=1).view(batch, 1, size, size), _placed(still, still + 1, shift, size))
+    return Distorted(canvas.clamp_(max=1).view(batch, 1, size, size), placed(still, still + 1, shift, size))
 
 
 def _window(corner: Tensor, side: int, width: int) -> Tensor:
@@ -217,5 +219,5 @@ DISTORTIONS: dict[str, Distortion] = {
     "rts": Distortion(_warped(_rts), RTS_CANVAS, "RTS"),
     "p": Distortion(_warped(_p), 28, "P"),
     "e": Distortion(_warped(_e), 28, "E"),
-    "tc": Distortion(_tc, 60, "TC"),
+    "tc": Distortion(translated, 60, "TC"),
 }

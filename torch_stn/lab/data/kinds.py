@@ -10,9 +10,11 @@ from torch import Tensor
 
 from torch_stn.lab.data.addition import draw_sums
 from torch_stn.lab.data.backgrounds import photographs
-from torch_stn.lab.data.distortions import DISTORTIONS, RTS_CANVAS, distort
+from torch_stn.lab.data.colocalization import SCENE, SCENE_PATCHES, draw_nudged
+from torch_stn.lab.data.distortions import DISTORTIONS, RTS_CANVAS, SIDE, distort, translated
 from torch_stn.lab.data.facts import Facts
 from torch_stn.lab.data.strings import LONGEST, draw_strings
+from torch_stn.lab.data.volumes import VOLUME, draw_volumes
 from torch_stn.transforms.maps import Map
 
 DIGIT_NAMES = tuple("0123456789")
@@ -49,6 +51,19 @@ def _sums(digits: Tensor, labels: Tensor, indices: Tensor, samples: Tensor, seed
     return Drawn(*draw_sums(digits, labels, indices, samples, seed), None)
 
 
+def _nudged(digits: Tensor, labels: Tensor, indices: Tensor, samples: Tensor, seed: int) -> Drawn:
+    return Drawn(*draw_nudged(digits, labels, indices, samples, seed), None)
+
+
+def _volumes(digits: Tensor, labels: Tensor, indices: Tensor, samples: Tensor, seed: int) -> Drawn:
+    return Drawn(*draw_volumes(digits, labels, indices, samples, seed), None)
+
+
+def _scenes(patches: int, digits: Tensor, labels: Tensor, indices: Tensor, samples: Tensor, seed: int) -> Drawn:
+    images, drawn = translated(digits, indices, samples, seed, SCENE, patches)
+    return Drawn(images, labels[indices], drawn)
+
+
 def _strings(size: int, digits: Tensor, labels: Tensor, indices: Tensor, samples: Tensor, seed: int) -> Drawn:
     return Drawn(*draw_strings(digits, labels, indices, samples, seed, size, photographs(digits.device)), None)
 
@@ -65,6 +80,12 @@ KINDS: dict[str, Kind] = {
         for kind, each in DISTORTIONS.items()
     },
     "addition": Kind("addition", _facts(2, RTS_CANVAS, tuple(str(total) for total in range(19))), _sums),
+    "nudged": Kind("nudged", _facts(1, SIDE, DIGIT_NAMES), _nudged),
+    "volumes": Kind("volumes", Facts(1, VOLUME, VOLUME, DIGIT_NAMES, (0.0,), (1.0,), depth=VOLUME), _volumes),
+    **{
+        kind: Kind(kind.upper(), _facts(1, SCENE, DIGIT_NAMES), partial(_scenes, patches), posed=True)
+        for kind, patches in SCENE_PATCHES.items()
+    },
     "strings-64": _string_kind(64),
     "strings-128": _string_kind(128),
 }

@@ -139,9 +139,7 @@ def _h5py() -> Any:
     try:
         import h5py
     except ImportError:
-        raise UserError(
-            "SVHN's boxes: the package h5py is missing, pip install 'torch-stn[svhn]'"
-        ) from None
+        raise UserError("SVHN's boxes: the package h5py is missing, pip install 'torch-stn[svhn]'") from None
     return h5py
 
 

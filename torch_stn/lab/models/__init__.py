@@ -14,6 +14,7 @@ from torch_stn.lab.models.classifiers import CNN, CNN_FILTERS, CNN_LAYERS, FCN, 
 from torch_stn.lab.models.house_numbers import number_net
 from torch_stn.lab.models.photo_net import photo_net
 from torch_stn.lab.models.tutorial import TutorialClassifier, TutorialLocalization
+from torch_stn.lab.models.volumes import volume_net
 from torch_stn.nn import LocalizationConv, LocalizationFC, SpatialTransformer
 from torch_stn.nn.localization import output_shape
 from torch_stn.transforms import TRANSFORMS, Transform
@@ -81,6 +82,8 @@ def _build(config: Config, facts: Facts) -> nn.Module:
         return photo_net(config, facts, None if config.transform == "none" else _transform(config))
     if config.model in NUMBER_MODELS:
         return number_net(config, facts, _transform(config))
+    if facts.depth:
+        return volume_net(config, facts)
     side = facts.width
     if config.model == "tutorial":
         if facts.shape != (1, 28, 28):

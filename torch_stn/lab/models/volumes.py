@@ -1,0 +1,57 @@
+"""Networks for volumes: summed over depth to a picture, with or without a 3-D transformer before that (A.3)."""
+
+from torch import Tensor, nn
+
+from torch_stn.lab.config import Config
+from torch_stn.lab.data.facts import Facts
+from torch_stn.lab.data.volumes import THICK
+from torch_stn.lab.errors import UserError
+from torch_stn.lab.models.classifiers import CNN
+from torch_stn.nn import LocalizationConv, SpatialTransformer
+from torch_stn.transforms import Affine
+
+SIDE = 28  # voxels a side that the transformer writes
+FILTERS = 32  # of the classifier behind the transformer; its twin's are as many as make the parameters equal
+
+
+class Projection(nn.Module):
+    """Volumes, moved by the transformer if there is one, summed over depth, halved where there is none, classified:
+    (N, 1, 60, 60, 60) -> (N, K).
+    """
+
+    def __init__(self, transformer: SpatialTransformer | None, classifier: nn.Module) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.classifier = classifier
+
+    def picture(self, x: Tensor) -> Tensor:
+        """What the classifier sees, (N, 1, h, w); a digit seen from the front is about as bright as the flat one."""
+        if self.transformer is not None:
+            return self.transformer(x).sum(dim=2) / THICK
+        return nn.functional.avg_pool2d(x.sum(dim=2) / THICK, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.picture(x))
+
+
+def volume_net(config: Config, facts: Facts) -> Projection:
+    """``st-cnn``, a 3-D affine transformer before the projection, or its twin ``cnn``, whose filters are as many as
+    bring it nearest to the same count of parameters.
+    """
+    if config.model not in ("cnn", "st-cnn") or config.transform != "affine" or config.count > 1 or config.layer:
+        raise UserError(f"model: volumes are classified by cnn or st-cnn with transform=affine, got {config.model!r}")
+    classes = len(facts.classes)
+    half = tuple(side // 2 for side in facts.shape[1:])
+    features = nn.Sequential(nn.AvgPool3d(2), LocalizationConv((facts.channels, *half)))
+    transformer = SpatialTransformer(features, Affine(dims=3), (SIDE,) * 3, in_shape=facts.shape)
+    behind = CNN(SIDE, config.width or FILTERS, classes=classes)
+    if config.model == "st-cnn":
+        return Projection(transformer, behind)
+    budget = _count(transformer) + _count(behind)
+    sizes = {filters: _count(CNN(half[-1], filters, classes=classes)) for filters in range(8, 129)}
+    filters = min(sizes, key=lambda each: abs(sizes[each] - budget))
+    return Projection(None, CNN(half[-1], filters, classes=classes))
+
+
+def _count(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
