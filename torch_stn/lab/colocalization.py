@@ -21,7 +21,7 @@ from torch_stn.lab.console import say
 from torch_stn.lab.data.colocalization import SCENE, SCENE_PATCHES, Scenes, draw_scenes
 from torch_stn.lab.data.digits import Digits
 from torch_stn.lab.data.distortions import SIDE
-from torch_stn.lab.data.draws import integers, normal
+from torch_stn.lab.data.draws import batch_indices, integers, normal
 from torch_stn.lab.data.load import load
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.models.classifiers import CNN
@@ -41,7 +41,7 @@ TYPICAL = 1000  # digits whose mean activations the encoder takes away
 RANDOM = 32  # random crops of each picture, encoded once
 COMPARED = 4  # of them at a step
 AGREE = (0.5, 0.65)  # share of the run over which agreement with the others comes in
-NOISE, LEAST_NOISE, SCALE_NOISE = 0.5, 0.05, 0.3  # of theta: at the start, when agreement comes in; scale's share
+NOISE, LEAST_NOISE, SCALE_NOISE = 0.35, 0.05, 0.3  # of theta: at the start, when agreement comes in; scale's share
 QUIET = 0.8  # share of the run after which there is none
 LATE_RATE = 1 / 3  # learning rate once agreement counts, in units of the first
 CROP_STREAM, CHOICE_STREAM, NOISE_STREAM = 60, 61, 62
@@ -99,7 +99,7 @@ class Found:
 
 
 def colocalize(scenes: Scenes, encoder: Callable[[Tensor], Tensor], config: Config, digit: int) -> Found:
-    """Optimise one transformer on the scenes of one class, all of them at every step.
+    """Optimise one transformer on the scenes of one class, by all pairs of a batch at every step.
 
     Two means against the ways out that the loss leaves: theta is noisy at first, so that what lies beyond a crop pulls
     too; and agreement with the others comes in only when crops differ from random ones, else all would agree on black.
@@ -110,8 +110,8 @@ def colocalize(scenes: Scenes, encoder: Callable[[Tensor], Tensor], config: Conf
     transformer = colocalizer(10 * config.seed + digit).to(device)
     optimizer = torch.optim.Adam(transformer.parameters(), lr=config.learning_rate)
     crops = _random_crops(images, encoder, config.seed)
-    each = torch.arange(count, device=device)
-    others = ~torch.eye(count, dtype=torch.bool, device=device)
+    size = min(config.batch_size, count)
+    others = ~torch.eye(size, dtype=torch.bool, device=device)
     wide = torch.tensor([SCALE_NOISE, 1.0, 1.0], device=device)
     losses = []
     for step in range(config.steps):
@@ -119,12 +119,13 @@ def colocalize(scenes: Scenes, encoder: Callable[[Tensor], Tensor], config: Conf
         agreement = min(1.0, max(0.0, (done - AGREE[0]) / (AGREE[1] - AGREE[0])))
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * _rate(done, agreement, config.warmup)
-        samples = each + step * count
-        theta = transformer.theta(images)
+        samples = torch.arange(step * size, (step + 1) * size, device=device)
+        chosen = batch_indices(config.seed, step * size, size, count, device)
+        theta = transformer.theta(images[chosen])
         if (spread := _noise(done)) > 0:
             theta = theta + spread * wide * normal(config.seed, samples, NOISE_STREAM, 3)
-        codes = encoder(transformer.read(images, theta))
-        compared = crops[each[:, None], integers(config.seed, samples, CHOICE_STREAM, COMPARED, RANDOM)]
+        codes = encoder(transformer.read(images[chosen], theta))
+        compared = crops[chosen[:, None], integers(config.seed, samples, CHOICE_STREAM, COMPARED, RANDOM)]
         loss = contrast(codes, compared, agreement)[others].mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
