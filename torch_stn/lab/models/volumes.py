@@ -1,5 +1,6 @@
 """Networks for volumes: summed over depth to a picture, with or without a 3-D transformer before that (A.3)."""
 
+import torch
 from torch import Tensor, nn
 
 from torch_stn.lab.config import Config
@@ -11,6 +12,8 @@ from torch_stn.nn import LocalizationConv, SpatialTransformer
 from torch_stn.transforms import Affine
 
 SIDE = 28  # voxels a side that the transformer writes
+REDUCED = 3  # by how much localisation looks at the volume reduced
+START = 0.6  # of its sides the transformer reads at first, so that no voxel is passed over by much
 FILTERS = 32  # of the classifier behind the transformer; its twin's are as many as make the parameters equal
 
 
@@ -42,8 +45,13 @@ def volume_net(config: Config, facts: Facts) -> Projection:
         raise UserError(f"model: volumes are classified by cnn or st-cnn with transform=affine, got {config.model!r}")
     classes = len(facts.classes)
     half = tuple(side // 2 for side in facts.shape[1:])
-    features = nn.Sequential(nn.AvgPool3d(2), LocalizationConv((facts.channels, *half)))
-    transformer = SpatialTransformer(features, Affine(dims=3), (SIDE,) * 3, in_shape=facts.shape)
+    seen = tuple(side // REDUCED for side in facts.shape[1:])
+    features = nn.Sequential(
+        nn.AvgPool3d(REDUCED),
+        LocalizationConv((facts.channels, *seen), filters=16, hidden=64, halve=False),
+    )
+    start = torch.cat([START * torch.eye(3), torch.zeros(3, 1)], dim=1)
+    transformer = SpatialTransformer(features, Affine(dims=3), (SIDE,) * 3, in_shape=facts.shape, init=start)
     behind = CNN(SIDE, config.width or FILTERS, classes=classes)
     if config.model == "st-cnn":
         return Projection(transformer, behind)
