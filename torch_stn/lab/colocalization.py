@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from torch_stn.lab import models
 from torch_stn.lab.config import Config
@@ -43,6 +43,7 @@ COMPARED = 4  # of them at a step
 AGREE = (0.5, 0.65)  # share of the run over which agreement with the others comes in
 NOISE, LEAST_NOISE, SCALE_NOISE = 0.35, 0.05, 0.3  # of theta: at the start, when agreement comes in; scale's share
 QUIET = 0.8  # share of the run after which there is none
+WIDE_RATE = 0.1  # learning rate of the layer with 11,552 inputs, in units of the others': its sums move by all of them
 LATE_RATE = 1 / 3  # learning rate once agreement counts, in units of the first
 CROP_STREAM, CHOICE_STREAM, NOISE_STREAM = 60, 61, 62
 SHOWN, POINTS = 8, 40  # scenes kept for pictures; points of a loss curve
@@ -108,7 +109,7 @@ def colocalize(scenes: Scenes, encoder: Callable[[Tensor], Tensor], config: Conf
     began, images = time.perf_counter(), scenes.images
     count, device = len(images), images.device
     transformer = colocalizer(10 * config.seed + digit).to(device)
-    optimizer = torch.optim.Adam(transformer.parameters(), lr=config.learning_rate)
+    optimizer = torch.optim.Adam(_groups(transformer), lr=config.learning_rate)
     crops = _random_crops(images, encoder, config.seed)
     size = min(config.batch_size, count)
     others = ~torch.eye(size, dtype=torch.bool, device=device)
@@ -118,7 +119,7 @@ def colocalize(scenes: Scenes, encoder: Callable[[Tensor], Tensor], config: Conf
         done = step / config.steps
         agreement = min(1.0, max(0.0, (done - AGREE[0]) / (AGREE[1] - AGREE[0])))
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * _rate(done, agreement, config.warmup)
+            group["lr"] = config.learning_rate * group["scale"] * _rate(done, agreement, config.warmup)
         samples = torch.arange(step * size, (step + 1) * size, device=device)
         chosen = batch_indices(config.seed, step * size, size, count, device)
         theta = transformer.theta(images[chosen])
@@ -156,6 +157,13 @@ def overlap(boxes: Tensor, frames: Tensor) -> Tensor:
     low, high = torch.maximum(boxes[:, :2], frames[:, :2]), torch.minimum(boxes[:, 2:], frames[:, 2:])
     both = (high - low).clamp(min=0).prod(dim=1)
     return both / (sum((each[:, 2:] - each[:, :2]).prod(dim=1) for each in (boxes, frames)) - both)
+
+
+def _groups(transformer: nn.Module) -> list[dict[str, Any]]:
+    """Parameters, those of the wide layer apart, with the share of the learning rate that they take."""
+    wide = {name: each for name, each in transformer.named_parameters() if name.startswith("features.fc1.")}
+    rest = [each for name, each in transformer.named_parameters() if name not in wide]
+    return [{"params": rest, "scale": 1.0}, {"params": list(wide.values()), "scale": WIDE_RATE}]
 
 
 def _rate(done: float, agreement: float, warmup: float) -> float:

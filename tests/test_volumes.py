@@ -1,0 +1,92 @@
+"""Extruded digits in 3-D: the set, and the two networks that look at it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_run import tiny_config, tiny_digits, tiny_train
+
+from torch_stn.lab.data.sets import DigitSet
+from torch_stn.lab.data.volumes import THICK, VOLUME, draw_volumes
+from torch_stn.lab.errors import UserError
+from torch_stn.lab.evaluate import evaluate
+from torch_stn.lab.models import build, count_parameters
+from torch_stn.lab.models.volumes import START, Projection
+from torch_stn.lab.report.page import build_report
+from torch_stn.lab.report.runs import read_run
+
+DIGITS = torch.from_numpy(tiny_digits().train_images)
+LABELS = torch.from_numpy(tiny_digits().train_labels)
+
+
+def test_a_volume_holds_all_of_its_digit() -> None:
+    indices = torch.arange(0, 240, 15)
+    volumes, labels = draw_volumes(DIGITS, LABELS, indices, indices + 500, 3)
+    assert volumes.shape == (16, 1, VOLUME, VOLUME, VOLUME)
+    assert labels.equal(LABELS[indices])
+    assert 0 <= float(volumes.min()) <= float(volumes.max()) <= 1
+    # Turning keeps volume: what is there is the digit's ink times its thickness, to the blur of its faces.
+    mass = volumes.flatten(1).sum(dim=1)
+    ink = DIGITS[indices].float().div(255).flatten(1).sum(dim=1) * THICK
+    torch.testing.assert_close(mass, ink, rtol=0.03, atol=0.0)
+
+
+def test_digits_are_turned_in_space_and_placed_anywhere() -> None:
+    indices = torch.zeros(64, dtype=torch.int64)
+    volumes, _ = draw_volumes(DIGITS, LABELS, indices, torch.arange(64), 0)
+    mass = volumes[:, 0].flatten(1).sum(dim=1)
+    steps = torch.arange(VOLUME, dtype=torch.float32)
+    place = torch.stack(
+        [(volumes[:, 0].sum(dim=axes) * steps).sum(dim=1) / mass for axes in ((1, 2), (1, 3), (2, 3))], dim=1
+    )
+    assert (place.amax(dim=0) - place.amin(dim=0) > 15).all()  # of 20 voxels of room, on every axis
+    # How deep the digit reaches tells whether its plane is turned out of the picture's.
+    deep = (volumes[:, 0].amax(dim=(2, 3)) > 0.5).sum(dim=1)
+    assert int(deep.max()) > THICK + 6
+    assert int(deep.min()) < THICK + 6
+
+
+def test_a_batch_of_volumes_is_a_function_of_seed_and_step() -> None:
+    a, b = (DigitSet(tiny_digits(), "volumes", 3).training_batch(2, 4) for _ in range(2))
+    assert a.images.equal(b.images)
+    assert not a.images.equal(DigitSet(tiny_digits(), "volumes", 4).training_batch(2, 4).images)
+
+
+def test_the_twin_has_as_many_parameters() -> None:
+    with_transformer, twin = (
+        build(tiny_config("data=volumes", f"model={name}", "width=0")) for name in ("st-cnn", "cnn")
+    )
+    counts = count_parameters(with_transformer), count_parameters(twin)
+    assert abs(counts[0] - counts[1]) < 0.02 * counts[0]
+    x = torch.rand(2, 1, VOLUME, VOLUME, VOLUME)
+    assert with_transformer(x).shape == twin(x).shape == (2, 10)
+
+
+def test_pictures_are_sums_over_depth() -> None:
+    net, twin = (build(tiny_config("data=volumes", f"model={name}")) for name in ("st-cnn", "cnn"))
+    assert isinstance(net, Projection)
+    assert isinstance(twin, Projection)
+    x = torch.zeros(1, 1, VOLUME, VOLUME, VOLUME)
+    x[..., 20:40, 20:40, 20:40] = 1
+    # Without a transformer: 2 x 2 pixels of 20 voxels each are one.
+    assert twin.picture(x)[0, 0, 15, 15] == pytest.approx(20 / THICK)
+    assert twin.picture(x)[0, 0, 5, 5] == 0
+    # At its start it reads the middle of the volume, a voxel of its 28^3 standing for 60 START / 28 of the volume's.
+    seen = net.picture(x).detach()
+    assert seen[0, 0, 14, 14] == pytest.approx(20 / (60 * START / 28) / THICK, rel=0.06)
+    assert seen[0, 0, 0, 0] == 0
+
+
+@pytest.mark.parametrize("words", [["model=fcn"], ["model=st-cnn", "transform=tps"], ["model=st-cnn", "count=2"]])
+def test_other_networks_are_refused(words: list[str]) -> None:
+    with pytest.raises(UserError, match="model: volumes are classified by cnn or st-cnn with transform=affine"):
+        build(tiny_config("data=volumes", *words))
+
+
+@pytest.mark.parametrize("model", ["cnn", "st-cnn"])
+def test_a_run_on_volumes_is_evaluated_and_reported(tmp_path: Path, model: str) -> None:
+    folder = tiny_train(tmp_path / "run", "data=volumes", f"model={model}", "steps=2", "test_distortions=1")
+    record = evaluate(folder, source=tiny_digits())
+    assert record["distortions"] == 1
+    assert read_run(folder.path).arrays["inputs"].shape[1:] == (VOLUME, VOLUME)
+    assert build_report([folder.path], tmp_path / "report.html").is_file()
