@@ -18,6 +18,8 @@ OURS: tuple[Rule, ...] = (
     ({"model": "st-fcn"}, {"learning_rate": 2e-3, "localization_rate": 2.0, "warmup": 0.05}),
     # Sums tell a localisation net little at first: at the rate above its maps fold before the classifier can add.
     ({"experiment": "addition", "model": "st-fcn"}, {"localization_rate": 0.5}),
+    # Its first localisation net reads raw pixels, 49,152 at once, and overshoots at what Single bears.
+    ({"model": "st-number-cnn-multi"}, {"localization_rate": 0.1}),
 )
 # As many filters as the paper's other bound, 400k parameters, lets a CNN have: 64 are at most 270k.
 OURS_PLUS: tuple[Rule, ...] = (
