@@ -52,4 +52,5 @@ TABLE = Table(
     title="MNIST addition",
     source="Jaderberg et al. 2015, appendix A.1, Table 4",
     cells=tuple(_cells()),
+    curves=True,
 )

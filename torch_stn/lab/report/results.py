@@ -30,6 +30,7 @@ class Result:
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
     evaluation: Mapping[str, Any]
+    curve: tuple[tuple[float, float], ...] = ()  # (seconds, error on some test images) while it learned
 
     @property
     def few_digits(self) -> bool:
@@ -83,7 +84,10 @@ def read_result(path: Path, table: Table | None = None) -> Result:
         if record["table"] != table.name or record["cell"] not in cells:
             raise UserError(f"{path}: {table.name} has no cell {record['cell']!r} of {record['table']!r}")
         command, words = str(record["command"]), tuple(record["overrides"])
-        return Result(path.stem, table, cells[record["cell"]], str(record["recipe"]), words, command, **parts)
+        curve = tuple((float(row["seconds"]), float(row["test_error"])) for row in record.get("curve", ()))
+        return Result(
+            path.stem, table, cells[record["cell"]], str(record["recipe"]), words, command, curve=curve, **parts
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: wanted the result of a run: {type(error).__name__}: {error}") from None
     except OSError as error:

@@ -42,6 +42,7 @@ class Account:
     table: Table
     grid: Sheet  # ours beside the paper's
     details: Sheet  # a row a cell and recipe
+    curves: list[tuple[str, str]]  # result -> error at moments of its training
     made: list[tuple[str, str]]  # command -> how many runs, where
     missing: list[tuple[str, str]]  # network -> the command that runs it
 
@@ -53,7 +54,9 @@ def account(table: Table, results: Iterable[Result]) -> Account:
     for result in mine:
         assert result.cell is not None
         groups.setdefault((result.cell.name, result.recipe), []).append(result)
-    return Account(table, _grid(table, groups), _details(table, groups), _made(table, mine), _missing(table, groups))
+    curves = [(each.name, _curve(each)) for each in mine if table.curves and each.curve]
+    made, missing = _made(table, mine), _missing(table, groups)
+    return Account(table, _grid(table, groups), _details(table, groups), curves, made, missing)
 
 
 def counts(result: Result) -> bool:
@@ -120,6 +123,10 @@ def _details(table: Table, groups: dict[tuple[str, str], list[Result]]) -> Sheet
                 row.append(Entry(", ".join(dict.fromkeys(str(each.environment["device"]) for each in results))))
                 rows.append(row)
     return _without_empty(Sheet(headings, rows))
+
+
+def _curve(result: Result) -> str:
+    return ", ".join(f"{seconds:.0f} s {error:.1f}" for seconds, error in result.curve)
 
 
 def _without_empty(sheet: Sheet) -> Sheet:
