@@ -273,6 +273,18 @@ def test_points_of_half_a_million_and_none_at_all() -> None:
     assert warp(image[:, :0], Affine()(torch.eye(2, 3)[None]), backend="cpu").shape == (1, 0, 30, 40)
 
 
+@pytest.mark.parametrize("planar", [False, True])
+def test_points_are_taken_in_the_units_in_which_they_came(planar: bool) -> None:
+    image, points = pictures(2, (7, 9)).requires_grad_(), 2.4 * draw(2, 5, 6, 2) - 1.2
+    points = (points.permute(3, 0, 1, 2).contiguous().permute(1, 2, 3, 0) if planar else points).requires_grad_()
+    grads = []
+    for backend in ("cpu", "reference"):
+        values = sample(image, points, backend=backend)
+        grads.append((values, *torch.autograd.grad(values.square().sum(), (image, points))))
+    for got, wanted in zip(*grads, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
+
+
 class Small(nn.Module):
     """A net around the sampler."""
 
