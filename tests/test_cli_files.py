@@ -158,9 +158,9 @@ def at_most(size: int) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("size", "words", "where"),
     [
-        # What each writes: 0.9 kB, 5 kB, 26 kB, 57 kB, 40 kB, 146 kB.
+        # What each writes: 1.2 kB, 5 kB, 26 kB, 57 kB, 40 kB, 146 kB.
         (50, (), "config.json|environment.json"),
-        (900, ("log_every=1", "steps=40", "checkpoint_every=100"), "metrics.jsonl"),
+        (2_000, ("log_every=1", "steps=40", "checkpoint_every=100"), "metrics.jsonl"),
         (20_000, (), "checkpoints/step-00000002"),
         (40_000, (), "checkpoints/step-00000002"),
         (30_000, ("model=st-fcn",), "snapshots/step-00000000.safetensors"),

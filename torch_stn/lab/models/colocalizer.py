@@ -46,6 +46,7 @@ class Features(nn.Module):
         super().__init__()
         self.conv = OneChannelConv(8, 9)
         # Black, most of a scene, is then 0: else a step of all weights moves every unit alike, and some die at once.
+        assert self.conv.bias is not None
         nn.init.zeros_(self.conv.bias)
         self.fc1 = nn.Linear(8 * ((SCENE - 8) // 2) ** 2, 8)
         self.fc2 = nn.Linear(8, 8)

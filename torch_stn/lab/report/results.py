@@ -74,20 +74,19 @@ def read_result(path: Path, table: Table | None = None) -> Result:
     """One file."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        parts = {part: dict(record[part]) for part in ("config", "environment", "evaluation")}
-        number = table.number(parts["evaluation"]) if table else float(parts["evaluation"]["error"])
+        config, environment, evaluation = (dict(record[part]) for part in ("config", "environment", "evaluation"))
+        number = table.number(evaluation) if table else float(evaluation["error"])
         if not math.isfinite(number):
             raise ValueError(f"its number is {number}")
+        name, command = path.stem, str(record["command"])
         if table is None:
-            return Result(path.stem, None, None, "", (), str(record["command"]), **parts)
+            return Result(name, None, None, "", (), command, config, environment, evaluation)
         cells = {cell.name: cell for cell in table.cells}
         if record["table"] != table.name or record["cell"] not in cells:
             raise UserError(f"{path}: {table.name} has no cell {record['cell']!r} of {record['table']!r}")
-        command, words = str(record["command"]), tuple(record["overrides"])
+        cell, recipe, words = cells[record["cell"]], str(record["recipe"]), tuple(record["overrides"])
         curve = tuple((float(row["seconds"]), float(row["test_error"])) for row in record.get("curve", ()))
-        return Result(
-            path.stem, table, cells[record["cell"]], str(record["recipe"]), words, command, curve=curve, **parts
-        )
+        return Result(name, table, cell, recipe, words, command, config, environment, evaluation, curve)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: wanted the result of a run: {type(error).__name__}: {error}") from None
     except OSError as error:
