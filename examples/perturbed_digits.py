@@ -14,29 +14,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torch_stn import Affine, Map, Projective, warp
+from torch_stn import Affine, Map, warp
+from torch_stn.lab.data.augment import CORNER_STREAM, CORNERS, perturbation
 from torch_stn.lab.data.digits import load_digits
-from torch_stn.lab.data.distortions import convex, square_to_quad
 from torch_stn.lab.data.draws import batch_indices, normal
 from torch_stn.nn import parameter_groups
 
 BATCH, TEST_SEED, TEST_DRAWS = 100, 2015, 10
-CORNERS = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
+AMOUNT = 0.25
 
 
-def homography(seed: int, samples: Tensor, amount: float = 0.25) -> Map:
-    """Four corners and a common shift; a quad that is not convex, which shows no digit, keeps only its shift."""
-    moved = normal(seed, samples, 2001, 10, 0.0, amount)
-    shift, quad = moved[:, None, 8:], CORNERS + moved[:, :8].unflatten(1, (4, 2))
-    quad = torch.where(convex(quad)[:, None, None], quad, CORNERS)
-    return Projective()(square_to_quad(quad + shift))
+def homography(seed: int, samples: Tensor) -> Map:
+    """Four corners and a common shift."""
+    return perturbation(samples, seed, AMOUNT)
 
 
-def affine(seed: int, samples: Tensor, amount: float = 0.25) -> Map:
+def affine(seed: int, samples: Tensor) -> Map:
     """The same with three corners, which an affine map follows."""
-    moved = normal(seed, samples, 2001, 8, 0.0, amount)
-    corners = CORNERS[:3] + moved[:, :6].unflatten(1, (3, 2)) + moved[:, None, 6:]
-    homogeneous = torch.cat([CORNERS[:3], torch.ones(3, 1)], dim=1)
+    moved = normal(seed, samples, CORNER_STREAM, 8, 0.0, AMOUNT)
+    three = torch.tensor(CORNERS[:3])
+    corners = three + moved[:, :6].unflatten(1, (3, 2)) + moved[:, None, 6:]
+    homogeneous = torch.cat([three, torch.ones(3, 1)], dim=1)
     return Affine()(torch.linalg.solve(homogeneous.expand(len(samples), 3, 3), corners).mT)
 
 

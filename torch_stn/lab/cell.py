@@ -17,6 +17,7 @@ class Cell:
     config: Config  # the task and the network; a recipe adds how it is trained
     paper: float | None  # what the paper prints, in the table's unit; None: not in the paper
     needs: str = ""  # data that has to be fetched by hand: "SVHN"
+    against: str = ""  # the cell whose test images it is compared with one by one: that of its twin
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Table:
     measure: str = "error"  # what of an evaluation stands in the cells: this, or one of its "measures"
     unit: str = "error %"  # of it, and of the paper's numbers
     larger_is_better: bool = False
+    recipes: tuple[str, ...] = ("ours", "ours+", "paper")  # those that mean something here
     curves: bool = False  # whether the page tells the error while a cell learned
     run: str = ""  # module.function (Config, run folder's path, deadline) -> RunFolder, in the place of the usual run
 

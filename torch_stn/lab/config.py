@@ -18,10 +18,10 @@ class Config:
 
     experiment: str = ""
     # What is learned from.
-    source: str = "digits"  # digits | folder | gtsrb | svhn
+    source: str = "digits"  # digits | folder | gtsrb | cub | svhn
     digits: str = "auto"  # of digits: auto | mnist | embedded
     data: str = "rts"  # of digits: a set, see CHOICES; of images: their path
-    # All below to colour_jitter are of images, not of digits.
+    # All below to perturb are of images, not of digits.
     size: int = 64  # every image is held at size x size pixels
     grey: bool = False  # one channel instead of three
     validation: float = 0.2  # share of each class held out, where nothing says which images are for validation
@@ -30,6 +30,7 @@ class Config:
     flip: bool = False  # left and right are the same thing: not for signs, not for writing
     jitter: float = 0.1  # of pose: shift and scale by this share, and as many radians
     colour_jitter: float = 0.2  # of brightness, contrast and saturation, by this share
+    perturb: float = 0.0  # corners and the whole moved by N(0, this) half sides, when training and when judging
     # The network.
     model: str = "st-cnn"  # fcn | cnn | bn-cnn | st-fcn | st-cnn | st-bn-cnn | tutorial; resnet; NUMBER_MODELS
     transform: str = "affine"  # of models with a transformer: a name of TRANSFORMS; of resnet also none
@@ -38,6 +39,9 @@ class Config:
     shared: bool = False  # behind a layer: its localisation net looks at that layer's maps instead of the image
     theta_forward: bool = False  # the classifier is given theta, beside its last features
     iterations: int = 1  # of resnet: how often one transformer looks
+    looking: str = "conv"  # of resnet: localisation by conv (the paper's net), or resnet (a block with norms)
+    series: int = 1  # of resnet: transformers in a row, on the image and then on the maps before each block
+    backbones: int = 1  # of resnet: one for all crops, or as many as crops
     crop: int = 0  # of resnet and number models: pixels a side that a transformer writes; 0 = as many as it reads
     norm: str = "group"  # of resnet: group (an image's scores are its own affair) | batch
     width: int = 0  # units of FCN layers, filters of CNNs; 0 takes the model's own
@@ -87,7 +91,7 @@ class Config:
 # Whole house numbers, several digits at once: CNN, ST-CNN Single and ST-CNN Multi of the paper.
 NUMBER_MODELS = ("number-cnn", "st-number-cnn", "st-number-cnn-multi")
 CHOICES: dict[str, tuple[str, ...]] = {
-    "source": ("digits", "folder", "gtsrb", "svhn"),
+    "source": ("digits", "folder", "gtsrb", "cub", "svhn"),
     "digits": ("auto", "mnist", "embedded"),
     "data": (
         *("plain", "r", "rts", "p", "e", "tc", "addition", "strings-64", "strings-128"),
@@ -95,13 +99,15 @@ CHOICES: dict[str, tuple[str, ...]] = {
     ),
     "balance": ("none", "weights", "draws"),
     "model": ("fcn", "cnn", "bn-cnn", "st-fcn", "st-cnn", "st-bn-cnn", "tutorial", "resnet", *NUMBER_MODELS),
+    "looking": ("conv", "resnet"),
     "norm": ("group", "batch"),
     "optimizer": ("adamw", "sgd"),
     "schedule": ("cosine", "steps", "fifths"),
 }
 _AT_LEAST: dict[str, float] = {
     **dict.fromkeys(("batch_size", "log_every", "checkpoint_every", "devices", "nodes", "count", "iterations"), 1),
-    **dict.fromkeys(("validation", "jitter", "colour_jitter", "crop", "layer"), 0),
+    **dict.fromkeys(("series", "backbones"), 1),
+    **dict.fromkeys(("validation", "jitter", "colour_jitter", "perturb", "crop", "layer"), 0),
     "size": 8,
     "scale": 0.01,
     "dropout": 0,
@@ -116,10 +122,10 @@ _AT_LEAST: dict[str, float] = {
 # A wrong digit too many should be a line, not a machine that stands still.
 _AT_MOST: dict[str, float] = {
     **dict.fromkeys(("label_smoothing", "momentum", "warmup"), 0.999),
-    **dict.fromkeys(("validation", "jitter", "colour_jitter", "dropout"), 0.9),
+    **dict.fromkeys(("validation", "jitter", "colour_jitter", "perturb", "dropout"), 0.9),
     "scale": 4,
     **dict.fromkeys(("size", "crop"), 4096),
-    **dict.fromkeys(("count", "iterations", "layer"), 64),
+    **dict.fromkeys(("count", "iterations", "series", "backbones", "layer"), 64),
     **dict.fromkeys(("devices", "nodes", "threads", "evaluations", "test_distortions"), 1024),
     **dict.fromkeys(("width", "batch_size"), 65_536),
     **dict.fromkeys(("steps", "log_every", "checkpoint_every", "seconds", "epochs"), 10**9),

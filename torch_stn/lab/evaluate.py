@@ -11,6 +11,7 @@ from torch_stn.lab import models
 from torch_stn.lab.config import Config
 from torch_stn.lab.data.facts import Facts
 from torch_stn.lab.data.load import DataSet, Source, data_set, load
+from torch_stn.lab.data.photo_set import PhotoSet
 from torch_stn.lab.data.photos import Photos
 from torch_stn.lab.data.sets import DigitSet, PosedBatch
 from torch_stn.lab.models.aligned import Aligned
@@ -132,6 +133,7 @@ class _Seen:
         self.before: list[Tensor] = []
         self.after: list[Tensor] = []
         self.labels: list[Tensor] = []
+        self.wrong: list[int] = []  # the samples: distortion * test images + which image
         self.read: list[tuple[Tensor, Tensor]] = []  # of several heads: what was read, what was there
 
     def add(self, model: nn.Module, batch: PosedBatch) -> int:
@@ -155,13 +157,15 @@ class _Seen:
         classes = len(self.confusion)
         flat = (batch.labels * classes + predicted).flatten().cpu()
         self.confusion += torch.bincount(flat, minlength=classes * classes).reshape(classes, classes)
-        return int(mistaken(predicted, batch.labels).sum())
+        wrong = mistaken(predicted, batch.labels)
+        self.wrong += batch.samples[wrong].tolist()
+        return int(wrong.sum())
 
 
 def _measure(model: nn.Module, data: DataSet, config: Config) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The record and the arrays of an evaluation (the run-folder page of the docs lists them)."""
     posed = isinstance(data, DigitSet) and data.posed and config.data != "plain"
-    distortions = config.test_distortions if isinstance(data, DigitSet) and config.data != "plain" else 1
+    distortions = config.test_distortions if data.distorted else 1
     seen, errors = _Seen(data.facts), []
     for distortion in range(distortions):
         wrong = sum(seen.add(model, batch) for batch in data.test_batches(distortion))
@@ -185,6 +189,8 @@ def _measure(model: nn.Module, data: DataSet, config: Config) -> tuple[dict[str,
         predicted, labels = (torch.cat(parts) for parts in zip(*seen.read, strict=True))
         none = len(data.facts.classes) - 1
         record["measures"] = sequence_measures(predicted, labels, none)
+    if isinstance(data, PhotoSet):
+        record["wrong"] = seen.wrong  # so that two networks can be compared image by image
     arrays = {"confusion": seen.confusion, **_dozen(model, data), **_mistakes(model, data)}
     if isinstance(data, DigitSet):
         del arrays["mistake_indices"]

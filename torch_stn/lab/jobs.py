@@ -13,7 +13,10 @@ from torch_stn.lab.errors import UserError
 from torch_stn.lab.recipes import RECIPES
 
 # What a cell is, so no word may change it.
-DEFINING = ("experiment", "source", "data", "model", "transform", "count", "layer", "shared", "theta_forward")
+DEFINING = (
+    *("experiment", "source", "data", "perturb", "model", "transform", "count", "iterations", "series", "backbones"),
+    *("layer", "shared", "theta_forward"),
+)
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,8 @@ def plan(table: Table, words: Sequence[str], recipe: str, seeds: int, cells: str
     Args: words, KEY=VALUE for all configs; cells, patterns separated by commas, None: all.
     Raises: UserError for a word, recipe, seed count or pattern that means nothing.
     """
-    if recipe not in RECIPES:
-        raise UserError(f"--recipe: wanted one of {', '.join(RECIPES)}, got {recipe!r}")
+    if recipe not in table.recipes:
+        raise UserError(f"--recipe: wanted one of {', '.join(table.recipes)} with {table.name}, got {recipe!r}")
     if seeds < 1:
         raise UserError(f"--seeds: wanted a count of at least 1, got {seeds}")
     for word in words:

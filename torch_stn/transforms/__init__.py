@@ -2,6 +2,9 @@
 TRANSFORMS.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 from torch_stn.transforms.base import Transform as Transform
 from torch_stn.transforms.basis import Basis as Basis
 from torch_stn.transforms.basis import BasisTransform as BasisTransform
@@ -34,10 +37,11 @@ from torch_stn.transforms.world import from_world as from_world
 from torch_stn.transforms.world import in_world as in_world
 from torch_stn.transforms.world import to_world as to_world
 
-# The names of the command line and of configs; each must be constructible without arguments.
-TRANSFORMS: dict[str, type[Transform]] = {
+# The names of the command line and of configs; each makes its family without arguments.
+TRANSFORMS: dict[str, Callable[[], Transform]] = {
     "translation": Translation,
     "attention": Attention,
+    "attention-half": partial(Attention, scale=0.5),
     "rigid": Rigid,
     "similarity": Similarity,
     "affine": Affine,

@@ -1,5 +1,6 @@
 """Families that are one matrix on homogeneous points: translation, attention, affine; in 2-D and 3-D."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -132,23 +133,38 @@ class Translation(MatrixTransform):
 class Attention(MatrixTransform):
     """The paper's attention, [[s, 0, t_x], [0, s, t_y]]: theta (N, 1 + d) = (s, t_x, t_y[, t_z]); s < 1 zooms in.
 
-    Source: Jaderberg et al. 2015, section 3.2. Identity: (1, 0, 0[, 0]).
+    With a fixed ``scale`` only the place is left: theta (N, d) = (t_x, t_y[, t_z]), a window of that share of the side.
+
+    Source: Jaderberg et al. 2015, section 3.2, and 4.3 for a fixed scale of 1/2. Identity: (1, 0, 0[, 0]); a fixed
+    scale other than 1 has none, and starts in the middle.
 
     Example:
         >>> Attention()(torch.tensor([[0.5, 0.25, 0.0]])).sources(torch.ones(1, 1, 2)).tolist()
         [[[0.75, 0.5]]]
+        >>> Attention(scale=0.5)(torch.tensor([[0.25, 0.0]])).sources(torch.ones(1, 1, 2)).tolist()
+        [[[0.75, 0.5]]]
     """
 
-    def __init__(self, dims: int = 2) -> None:
+    def __init__(self, dims: int = 2, *, scale: float | None = None) -> None:
         super().__init__(dims)
-        self.theta_shape = (1 + dims,)
+        if scale is not None and not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"scale: wanted a finite number above 0, or None, got {scale}")
+        self.scale = scale
+        self.theta_shape = (1 + dims,) if scale is None else (dims,)
+        self.has_identity = scale is None or scale == 1
 
     def identity(self) -> Tensor:
-        return torch.tensor([1.0] + [0.0] * self.dims)
+        if not self.has_identity:
+            raise ValueError(f"Attention with scale {self.scale} has no identity")
+        return self.initial()
+
+    def initial(self) -> Tensor:
+        return torch.tensor(([1.0] if self.scale is None else []) + [0.0] * self.dims)
 
     def matrix(self, theta: Tensor) -> Tensor:
-        linear = theta[:, :1, None] * _eye(theta, self.dims)[..., :-1]
-        return torch.cat([linear, theta[:, 1:, None]], dim=-1)
+        shift = theta if self.scale is not None else theta[:, 1:]
+        scale = self.scale if self.scale is not None else theta[:, :1, None]
+        return torch.cat([scale * _eye(theta, self.dims)[..., :-1], shift[..., None]], dim=-1)
 
 
 class Affine(MatrixTransform):

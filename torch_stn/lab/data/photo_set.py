@@ -1,4 +1,4 @@
-"""A folder's images on a device: training batches by step, validation batches as they are."""
+"""A folder's images on a device: training batches by step, validation batches by distortion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch_stn.lab.data.augment import augment
 from torch_stn.lab.data.draws import batch_indices, draw_bits, integers
 from torch_stn.lab.data.facts import Facts
 from torch_stn.lab.data.photos import Photos
-from torch_stn.lab.data.sets import Batch, PosedBatch
+from torch_stn.lab.data.sets import TEST_SEED, Batch, PosedBatch
 
 CLASS_STREAM, MEMBER_STREAM = 45, 46  # of balanced draws
 TEST_BATCH_PIXELS = 1 << 20
@@ -20,7 +20,9 @@ DOZEN = 12
 
 
 class PhotoSet:
-    """Training images augmented afresh for every sample, validation images as they are, all on one device."""
+    """Training images augmented afresh for every sample, validation images as they are or under fixed perturbations,
+    all on one device.
+    """
 
     def __init__(self, photos: Photos, config: Config, device: torch.device | str = "cpu") -> None:
         self.config = config
@@ -51,19 +53,27 @@ class PhotoSet:
             jitter=self.config.jitter,
             flip=self.config.flip,
             colour=self.config.colour_jitter,
+            corners=self.config.perturb,
         )
         return Batch(images, self.train[1][indices], samples, indices)
 
     def test_batch(self, distortion: int, indices: Tensor) -> PosedBatch:
-        """Validation images ``indices``; there is but one distortion, none."""
+        """Validation images ``indices`` as they are, or under one of the fixed perturbations."""
         indices = indices.to(self.device)
-        return PosedBatch(self._unit(self.test[0][indices]), self.test[1][indices], indices, None)
+        samples = indices + distortion * len(self.test[0])
+        images = augment(self._unit(self.test[0][indices]), samples, TEST_SEED, corners=self.config.perturb)
+        return PosedBatch(images, self.test[1][indices], samples, None)
 
     def test_batches(self, distortion: int) -> Iterator[PosedBatch]:
         """All validation images."""
         at_once = max(1, TEST_BATCH_PIXELS // (self.facts.height * self.facts.width))
         for indices in torch.arange(len(self.test[0])).split(at_once):
             yield self.test_batch(distortion, indices)
+
+    @property
+    def distorted(self) -> bool:
+        """Whether a second distortion of the validation images would be another one."""
+        return self.config.perturb > 0
 
     def dozen(self) -> Tensor:
         """At most twelve validation images to look at: the first of each class, then the second, and so on."""

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from torch_stn.lab.config import Config
+from torch_stn.lab.data import birds, signs
 from torch_stn.lab.data.decode import NotAnImageError, decode, hostile_files
 from torch_stn.lab.data.draws import draw_bits
 from torch_stn.lab.data.listing import Listed, Listing, Skipped, list_images, shown
-from torch_stn.lab.data.signs import is_compact, list_signs, read_compact, signs_folder
 from torch_stn.lab.errors import UserError
 
 SPLIT_STREAM = 41  # of the random numbers that choose the images held out
@@ -81,11 +81,17 @@ def load_photos(config: Config, notice: Callable[[str], None]) -> Photos:
 def _read(config: Config) -> tuple[Listing, Array, list[Listed], list[tuple[int, int]], list[Skipped]]:
     """The files, and the images, names and sizes of those that can be read."""
     if config.source == "gtsrb":
-        folder = signs_folder(config)
-        if is_compact(folder):
-            images, kept, sizes = read_compact(folder, config)
+        folder = signs.signs_folder(config)
+        if signs.is_compact(folder):
+            images, kept, sizes = signs.read_compact(folder, config)
             return Listing(kept, [], [], []), images, kept, sizes, []
-        listing = list_signs(folder, config)
+        listing = signs.list_signs(folder, config)
+    elif config.source == "cub":
+        folder = birds.birds_folder(config)
+        if birds.is_compact(folder):
+            images, kept, sizes, broken = birds.read_compact(folder, config)
+            return Listing(kept, [], [], []), images, kept, sizes, broken
+        listing = birds.list_birds(folder, config)
     else:
         listing = list_images(config.data)
     _refuse_too_many(len(listing.files), config)
@@ -175,6 +181,9 @@ def _refuse_too_few(config: Config, classes: Sequence[str], held: Array, skipped
 def _name(config: Config) -> str:
     if config.source == "gtsrb":
         return "GTSRB (tracks held out)" if config.validation else "GTSRB"
+    if config.source == "cub":
+        subset = ", 100 species" if birds.is_compact(birds.birds_folder(config)) else ""
+        return f"CUB-200-2011{subset}{' (held out)' if config.validation else ''}"
     path = os.path.abspath(os.path.expanduser(config.data))
     return shown(os.path.basename(path)) or "images"
 

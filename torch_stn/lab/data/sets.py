@@ -52,6 +52,7 @@ class DigitSet:
         self.name = KINDS[kind].name
         self.facts = digit_facts(kind)
         self.posed = KINDS[kind].posed
+        self.distorted = kind != "plain"  # whether a second distortion of the test digits would be another one
         self.class_weights: Tensor | None = None  # of the loss
         self._drawn: tuple[object, ...] = ()  # which batches lie ready
         self._batches: list[Batch] = []

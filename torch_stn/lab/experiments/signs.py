@@ -1,12 +1,19 @@
-"""Traffic signs (GTSRB), judged by the complete official test set.
+"""Traffic signs (GTSRB), judged by the complete official test set, as it is and perturbed.
 
+    stn reproduce signs
     stn train signs
 
 `validation=0.2` judges by tracks of the training set instead, which is where settings are to be chosen. `data=PATH`
-names the published folders or the archive; without it they are looked for in $TORCH_STN_DATA/gtsrb.
-Source: Stallkamp et al. 2012, "Man vs. computer"; the network and its training are ours.
+names the published folders or the archive; without it they are looked for in $TORCH_STN_DATA/gtsrb. The twin without a
+transformer is a little wider, so that it has no fewer parameters.
+Source: Stallkamp et al. 2012, "Man vs. computer"; the perturbation, drawn afresh for each training image and thrice
+for each test image, and the transformer that looks twice: Lin and Lucey 2017. Networks and training are ours.
 """
 
+from dataclasses import replace
+from typing import Any
+
+from torch_stn.lab.cell import Cell, Table
 from torch_stn.lab.config import Config
 
 CONFIG = Config(
@@ -18,12 +25,52 @@ CONFIG = Config(
     together="_",  # frames of one track
     colour_jitter=0.3,
     model="resnet",
+    norm="batch",
     steps=0,
-    epochs=40.0,
+    epochs=100.0,
     batch_size=128,
     learning_rate=2e-3,
     localization_rate=0.3,
     weight_decay=0.05,
     warmup=0.05,
     test_distortions=1,
+)
+# Widths of the twin give it the parameters of the largest net beside it, or a few more.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "ResNet": {"transform": "none", "width": 33},
+    "ST": {"transform": "affine"},
+    "ResNet, wider": {"transform": "none", "width": 36},
+    "2 STs in a row": {"transform": "affine", "series": 2},
+    "ST projective": {"transform": "projective"},
+    "IC-ST projective, two looks": {"transform": "projective", "iterations": 2},
+}
+COLUMNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {  # set -> its config; row -> its twin
+    "official test": ({}, {"ResNet": "", "ST": "ResNet", "ResNet, wider": "", "2 STs in a row": "ResNet, wider"}),
+    "perturbed": (
+        {"perturb": 0.25, "test_distortions": 3, "localization_rate": 1.0},
+        {"ResNet": "", "ST projective": "ResNet", "IC-ST projective, two looks": "ResNet"},
+    ),
+}
+
+
+def _cells() -> list[Cell]:
+    base = replace(CONFIG, tensorboard=False)
+    cells = []
+    for column, (data, rows) in COLUMNS.items():
+        for row, twin in rows.items():
+            config = replace(base, **data, **NETWORKS[row])
+            cells.append(Cell(_name(column, row), row, column, config, None, against=twin and _name(column, twin)))
+    return cells
+
+
+def _name(column: str, row: str) -> str:
+    return f"{column} {row}".lower().replace(",", "").replace(" ", "-")
+
+
+TABLE = Table(
+    name="signs",
+    title="Traffic signs",
+    source="GTSRB, Stallkamp et al. 2012; perturbed as Lin and Lucey 2017",
+    cells=tuple(_cells()),
+    recipes=("ours",),
 )

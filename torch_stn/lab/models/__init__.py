@@ -60,7 +60,7 @@ def label(config: Config) -> str:
         return f"{name}{beside}{written}, {'full' if config.scale == 1 else f'{config.scale:g}'} width"
     elif not has_transformer(config):
         return name
-    several = f"{config.count} x " if config.count > 1 else ""
+    several = f"{config.count} x " if config.count > 1 else f"{config.series} in a row, " if config.series > 1 else ""
     repeated = f" x {config.iterations}" if config.iterations > 1 else ""
     at = f", layer {config.layer}{' shared' if config.shared else ''}" if config.layer else ""
     beside = ", theta forward" if config.theta_forward else ""

@@ -9,7 +9,15 @@ from torch_stn.lab.config import Config
 from torch_stn.lab.data.facts import Facts
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.models.aligned import Aligned
-from torch_stn.lab.models.residual import WIDTH, Descriptors, Normalize, ResidualNet
+from torch_stn.lab.models.residual import (
+    BLOCKS,
+    WIDTH,
+    Descriptors,
+    Normalize,
+    ResidualLocalization,
+    ResidualNet,
+    block_shapes,
+)
 from torch_stn.nn import LocalizationConv, LocalizationFC, SpatialTransformer
 from torch_stn.transforms import Transform
 
@@ -20,18 +28,19 @@ TILE = 0.5  # side of the window that each of several transformers starts at, as
 
 def photo_net(config: Config, facts: Facts, family: Transform | None) -> nn.Module:
     """(N, C, S, S) in [0, 1] -> class scores (N, K), for any number of channels, size and classes."""
-    normalize = Normalize(facts.mean, facts.deviation)
-    backbone = ResidualNet(facts.channels, width=config.width or WIDTH, norm=config.norm)
-    count = 1 if family is None else config.count
-    classifier = Descriptors(normalize, backbone, len(facts.classes), count=count)
-    if family is None:
-        if config.count > 1 or config.iterations > 1 or config.crop:
-            raise UserError("transform=none: wanted no count, iterations or crop beside it")
-        return classifier
     _refuse(config, family)
-    side = config.crop or facts.height
+    side, width = config.crop or facts.height, config.width or WIDTH
+    normalize = Normalize(facts.mean, facts.deviation)
+    count = 1 if family is None else config.count
+    later = [] if family is None else series(config, family, side, width)
+    backbones = [
+        ResidualNet(facts.channels, width=width, norm=config.norm, transformers=later) for _ in range(config.backbones)
+    ]
+    classifier = Descriptors(normalize, backbones, len(facts.classes), count=count)
+    if family is None:
+        return classifier
     transformer = SpatialTransformer(
-        nn.Sequential(Normalize(facts.mean, facts.deviation), localization(facts.shape)),
+        nn.Sequential(Normalize(facts.mean, facts.deviation), localization(facts.shape, config.looking)),
         family,
         (side, side),
         in_shape=facts.shape,
@@ -47,20 +56,44 @@ def photo_net(config: Config, facts: Facts, family: Transform | None) -> nn.Modu
     return Aligned(transformer, classifier)
 
 
-def localization(shape: tuple[int, ...]) -> nn.Module:
+def localization(shape: tuple[int, ...], looking: str = "conv") -> nn.Module:
     """Localisation features of an image (C, H, W); one that is large is looked at reduced."""
     side = min(shape[1:])
-    if side < SMALLEST:
-        return LocalizationFC(shape)
-    if side < 2 * LOOK:
-        return LocalizationConv(shape)
-    factor = side // LOOK
-    return nn.Sequential(nn.AvgPool2d(factor), LocalizationConv((shape[0], shape[1] // factor, shape[2] // factor)))
+    factor = max(1, side // LOOK)
+    reduced = (shape[0], shape[1] // factor, shape[2] // factor)
+    if looking == "resnet":
+        features: nn.Module = ResidualLocalization(reduced)
+    else:
+        features = LocalizationFC(shape) if side < SMALLEST else LocalizationConv(reduced)
+    return nn.Sequential(nn.AvgPool2d(factor), features) if factor > 1 else features
 
 
-def _refuse(config: Config, family: Transform) -> None:
+def series(config: Config, family: Transform, side: int, width: int) -> list[SpatialTransformer]:
+    """The transformers behind the first one: each reads and writes the maps before a block, and looks at them at half
+    their size: a map of many channels has inputs enough.
+    """
+    transformers = []
+    for channels, high, wide in block_shapes(side, side, width)[: config.series - 1]:
+        features = nn.Sequential(nn.AvgPool2d(2), LocalizationFC((channels, high // 2, wide // 2)))
+        shape = (channels, high, wide)
+        transformers.append(SpatialTransformer(features, family, shape[1:], in_shape=shape, padding_mode="border"))
+    return transformers
+
+
+def _refuse(config: Config, family: Transform | None) -> None:
+    """UserError for what does not go together."""
+    if config.backbones not in (1, config.count):
+        raise UserError(f"backbones: wanted 1, or {config.count} as count, got {config.backbones}")
+    if config.series > 1 + BLOCKS:
+        raise UserError(f"series: wanted at most {1 + BLOCKS}, got {config.series}")
+    if family is None:
+        if config.count > 1 or config.iterations > 1 or config.series > 1 or config.crop:
+            raise UserError("transform=none: wanted no count, iterations, series or crop beside it")
+        return
     if family.dims != 2:
         raise UserError(f"transform: wanted a family of the plane, got {config.transform!r}")
+    if config.series > 1 and config.count > 1:
+        raise UserError(f"series: wanted 1 with count={config.count}, got {config.series}")
     if config.iterations > 1 and config.count > 1:
         raise UserError(f"iterations: wanted 1 with count={config.count}, got {config.iterations}")
     if config.iterations > 1 and not family.has_identity:
@@ -72,7 +105,7 @@ def _tiles(config: Config, family: Transform) -> Tensor | None:
 
     Source: Jaderberg et al. 2015, section 4.3, the tiled start of several transformers.
     """
-    if config.transform not in ("attention", "affine"):
+    if config.transform not in ("attention", "attention-half", "affine"):
         return None
     columns = math.ceil(math.sqrt(config.count))
     rows = math.ceil(config.count / columns)
@@ -80,7 +113,8 @@ def _tiles(config: Config, family: Transform) -> Tensor | None:
     for index in range(config.count):
         row, column = divmod(index, columns)
         x, y = ((1 - TILE) * _spread(place, total) for place, total in ((column, columns), (row, rows)))
-        starts.append([TILE, x, y] if config.transform == "attention" else [TILE, 0.0, x, 0.0, TILE, y])
+        start = {"attention": [TILE, x, y], "attention-half": [x, y], "affine": [TILE, 0.0, x, 0.0, TILE, y]}
+        starts.append(start[config.transform])
     return torch.tensor(starts)
 
 

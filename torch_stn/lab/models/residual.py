@@ -8,7 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torch_stn.nn import SpatialTransformer
+
 WIDTH = 32  # channels of the first stage; the next two have twice and four times as many
+BLOCKS = 3
+LOOKING_UNITS = 32
 GROUPS = 8  # at most, of a group norm
 
 
@@ -55,37 +59,82 @@ class ResidualNet(nn.Module):
     """Halved by a convolution, three blocks of which two halve again, mean over the picture: (N, C, H, W) -> (N, 4 w).
 
     ``out_features`` says 4 w. With norm="group" an image's features do not depend on its batch, nor on how many
-    processes share it; with "batch" they do while it trains.
+    processes share it; with "batch" they do while it trains. ``transformers`` stand before the blocks, in their order,
+    as many as there are; ``block_shapes`` says what they read.
     """
 
-    def __init__(self, channels: int, *, width: int = WIDTH, norm: str = "group") -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        width: int = WIDTH,
+        norm: str = "group",
+        transformers: Sequence[SpatialTransformer] = (),
+    ) -> None:
         super().__init__()
         self.stem = nn.Conv2d(channels, width, 3, 2, 1, bias=False)
         self.blocks = nn.Sequential(
             Block(width, width, 1, norm), Block(width, 2 * width, 2, norm), Block(2 * width, 4 * width, 2, norm)
         )
         self.norm = _norm(4 * width, norm)
+        self.transformers = nn.ModuleList(transformers)
         self.out_features = 4 * width
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.blocks(self.stem(x)))).mean(dim=(2, 3))
+        x = self.stem(x)
+        for k, block in enumerate(self.blocks):
+            x = block(self.transformers[k](x) if k < len(self.transformers) else x)
+        return F.relu(self.norm(x)).mean(dim=(2, 3))
+
+
+def block_shapes(height: int, width: int, filters: int) -> list[tuple[int, int, int]]:
+    """(C, H, W) of the maps before each block of a :class:`ResidualNet` whose first stage has so many filters.
+
+    >>> block_shapes(32, 32, 8)
+    [(8, 16, 16), (8, 16, 16), (16, 8, 8)]
+    """
+    half = (filters, -(-height // 2), -(-width // 2))
+    quarter = (2 * filters, -(-height // 4), -(-width // 4))
+    return [half, half, quarter]
+
+
+class ResidualLocalization(nn.Module):
+    """Localisation features: a convolution and one block that halve, norm, fc[32]: (N, C, H, W) -> (N, 32).
+
+    Its norms keep units alive at learning rates where those of a plain net die, and theta with them.
+    """
+
+    def __init__(self, shape: Sequence[int], *, width: int = 16) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(shape[0], width, 3, 2, 1, bias=False)
+        self.block = Block(width, 2 * width, 2, "group")
+        self.norm = _norm(2 * width, "group")
+        self.out_features = LOOKING_UNITS
+        left = -(-shape[1] // 4) * -(-shape[2] // 4)
+        self.fc = nn.Linear(2 * width * left, self.out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.block(self.stem(x))))
+        return F.leaky_relu(self.fc(x.flatten(1)), 0.1)
 
 
 class Descriptors(nn.Module):
-    """Every crop through the backbone, the descriptors side by side, class scores: (N, count, C, h, w) -> (N, K), for
-    count = 1 (N, C, h, w). One backbone serves all crops.
+    """Every crop through a backbone, the descriptors side by side, class scores: (N, count, C, h, w) -> (N, K), for
+    count = 1 (N, C, h, w). One backbone serves all crops, or each of ``count`` its own.
     """
 
-    def __init__(self, normalize: nn.Module, backbone: ResidualNet, classes: int, *, count: int = 1) -> None:
+    def __init__(self, normalize: nn.Module, backbones: Sequence[ResidualNet], classes: int, *, count: int = 1) -> None:
         super().__init__()
         self.normalize = normalize
-        self.backbone = backbone
+        self.backbone = backbones[0] if len(backbones) == 1 else nn.ModuleList(backbones)
         self.count = count
-        self.scores = nn.Linear(count * backbone.out_features, classes)
+        self.scores = nn.Linear(count * backbones[0].out_features, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        crops = x.flatten(0, 1) if self.count > 1 else x
-        found = self.backbone(self.normalize(crops))
+        if isinstance(self.backbone, nn.ModuleList):
+            crops = zip(self.backbone, x.unbind(1), strict=True)
+            return self.scores(torch.cat([backbone(self.normalize(crop)) for backbone, crop in crops], dim=1))
+        found = self.backbone(self.normalize(x.flatten(0, 1) if self.count > 1 else x))
         return self.scores(found.unflatten(0, (-1, self.count)).flatten(1) if self.count > 1 else found)
 
 

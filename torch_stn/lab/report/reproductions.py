@@ -29,6 +29,7 @@ RECIPES = (
     "learning rate and, within the paper's bounds, the width; ours+ changes the network too; the paper's is plain SGD, "
     "150,000 steps of 256."
 )
+DIFFERENCES = "Differences in error, the same test images for both (paired bootstrap over images, all seeds together):"
 CURVES = "Error % on 1,000 test images while it learned:"
 MADE = (
     "Made from the files in `results/` by `python scripts/results.py page`, as `stn report results --out FILE.md`; "
@@ -55,6 +56,9 @@ def markdown(results: list[Result]) -> str:
         ]
         if each.details.rows:
             parts.append(_table(each.details))
+        if each.differences:
+            parts.append(DIFFERENCES)
+            parts.append(_list(f"{name}: {text}" for name, text in each.differences))
         if each.curves:
             parts.append(CURVES)
             parts.append(_list(f"`{name}`: {text}" for name, text in each.curves))
@@ -80,6 +84,7 @@ def html(results: list[Result]) -> str:
         css=Markup((HERE / "style.css").read_text(encoding="utf-8")),
         lead=[LEAD, RECIPES],
         curves=CURVES,
+        differences=DIFFERENCES,
         accounts=_accounts(results),
         singles=singles(results, _tables()),
         commands=[(each.name, each.command, each.machine) for each in results if not counts(each)],

@@ -91,7 +91,7 @@ class Run:
     @property
     def things(self) -> str:
         """What it is tested on, in words."""
-        if self.config.get("source") in ("gtsrb", "svhn") and not self.config.get("validation"):
+        if self.config.get("source") in ("gtsrb", "cub", "svhn") and not self.config.get("validation"):
             return "test images"
         return "validation images" if self.photos else "test digits"
 

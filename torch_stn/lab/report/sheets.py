@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from torch_stn.lab.bootstrap import paired_difference
 from torch_stn.lab.cell import Cell, Table
 from torch_stn.lab.report.results import Result
 
@@ -42,6 +43,7 @@ class Account:
     table: Table
     grid: Sheet  # ours beside the paper's
     details: Sheet  # a row a cell and recipe
+    differences: list[tuple[str, str]]  # cell -> how it differs from its twin, image by image
     curves: list[tuple[str, str]]  # result -> error at moments of its training
     made: list[tuple[str, str]]  # command -> how many runs, where
     missing: list[tuple[str, str]]  # network -> the command that runs it
@@ -56,7 +58,8 @@ def account(table: Table, results: Iterable[Result]) -> Account:
         groups.setdefault((result.cell.name, result.recipe), []).append(result)
     curves = [(each.name, _curve(each)) for each in mine if table.curves and each.curve]
     made, missing = _made(table, mine), _missing(table, groups)
-    return Account(table, _grid(table, groups), _details(table, groups), curves, made, missing)
+    differences = _differences(table, groups)
+    return Account(table, _grid(table, groups), _details(table, groups), differences, curves, made, missing)
 
 
 def counts(result: Result) -> bool:
@@ -85,7 +88,7 @@ def _grid(table: Table, groups: dict[tuple[str, str], list[Result]]) -> Sheet:
             for column, results in zip(columns, found, strict=True):
                 entries += _beside(table, cells.get(column), results)
             rows.append(entries)
-    return Sheet(["network", *(heading for column in columns for heading in (column, "paper"))], rows)
+    return _without_empty(Sheet(["network", *(heading for column in columns for heading in (column, "paper"))], rows))
 
 
 def _recipes(groups: dict[tuple[str, str], list[Result]]) -> list[str]:
@@ -123,6 +126,23 @@ def _details(table: Table, groups: dict[tuple[str, str], list[Result]]) -> Sheet
                 row.append(Entry(", ".join(dict.fromkeys(str(each.environment["device"]) for each in results))))
                 rows.append(row)
     return _without_empty(Sheet(headings, rows))
+
+
+def _differences(table: Table, groups: dict[tuple[str, str], list[Result]]) -> list[tuple[str, str]]:
+    """Each cell beside its twin by the paired bootstrap over test images."""
+    told = []
+    cells = {cell.name: cell for cell in table.cells}
+    for cell in table.cells:
+        ours, twins = groups.get((cell.name, "ours")), groups.get((cell.against, "ours"))
+        if ours and twins and all("wrong" in each.evaluation for each in (*ours, *twins)):
+            distortions = int(ours[0].evaluation["distortions"])
+            images = int(ours[0].evaluation["test_images"]) // distortions
+            wrong = ([each.evaluation["wrong"] for each in group] for group in (ours, twins))
+            found = paired_difference(*wrong, images, distortions)
+            verdict = "clear" if found.clear else "within the noise"
+            text = f"{found.mean:+.2f} points, 95 % of resamples {found.low:+.2f} to {found.high:+.2f}: {verdict}"
+            told.append((f"{cell.column}: {cell.row} less {cells[cell.against].row}", text))
+    return told
 
 
 def _curve(result: Result) -> str:

@@ -1,0 +1,124 @@
+"""Networks for images beyond one transformer: several in a row, a backbone for each crop, another localisation net;
+and perturbed images.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from torch_stn import Attention, warp
+from torch_stn.lab import models
+from torch_stn.lab.config import Config, override
+from torch_stn.lab.data.augment import augment, perturbation, poses
+from torch_stn.lab.data.facts import Facts
+from torch_stn.lab.errors import UserError
+from torch_stn.lab.experiments import birds, signs
+from torch_stn.lab.models.aligned import Aligned
+from torch_stn.transforms import Affine
+
+FACTS = Facts(3, 32, 32, tuple("abcde"), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+BASE = Config(source="folder", data="x", model="resnet", width=8)
+
+
+def net(**words: object) -> torch.nn.Module:
+    return models.build(replace(BASE, **words), FACTS).eval()  # type: ignore[arg-type]
+
+
+def pictures(count: int = 4) -> Tensor:
+    return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("series", [2, 3, 4])
+def test_transformers_in_a_row_start_as_the_net_without_them(series: int) -> None:
+    row, plain = net(series=series), net(transform="none")
+    missing = plain.load_state_dict({
+        key.removeprefix("classifier."): value
+        for key, value in row.state_dict().items()
+        if key.startswith("classifier.") and ".transformers." not in key
+    })  # fmt: skip
+    assert not missing.missing_keys
+    x = pictures()
+    torch.testing.assert_close(row(x), plain(x), rtol=0, atol=2e-5)
+    row.train()(x).square().sum().backward()
+    heads = [head for name, head in row.named_parameters() if name.endswith("head.weight")]
+    assert len(heads) == series
+    assert all(head.grad is not None and head.grad.abs().max() > 0 for head in heads)
+
+
+def test_each_crop_has_its_backbone() -> None:
+    """The scores are the sum of what each backbone gives its own window, and nothing of the others'."""
+    model = net(transform="attention-half", count=2, backbones=2, crop=16)
+    assert isinstance(model, Aligned)
+    assert models.label(replace(BASE, transform="attention-half", count=2)) == "2 x ST-ResNet attention-half"
+    x = pictures()
+    expected = model.classifier.scores.bias
+    for k, start in enumerate(([-0.5, 0.0], [0.5, 0.0])):
+        window = warp(x, Attention(scale=0.5)(torch.tensor([start])), (16, 16), padding_mode="border", antialias=True)
+        found = model.classifier.backbone[k](model.classifier.normalize(window))
+        expected = expected + found @ model.classifier.scores.weight[:, 32 * k : 32 * k + 32].T
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_localisation_by_a_residual_block() -> None:
+    x = pictures()
+    plain, other = net(), net(looking="resnet")
+    assert models.count_parameters(other) > models.count_parameters(plain)
+    torch.testing.assert_close(other.map(x).sources(x.new_zeros(1, 1, 2)), torch.zeros(1, 1, 2).expand(4, 1, 2))
+    large = Facts(3, 160, 128, FACTS.classes, FACTS.mean, FACTS.deviation)
+    wide = models.build(replace(BASE, looking="resnet", crop=64), large)
+    assert wide(torch.rand(2, 3, 160, 128)).shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ({"backbones": 2}, "backbones: wanted 1, or 1 as count, got 2"),
+        ({"count": 2, "series": 2}, "series: wanted 1 with count=2, got 2"),
+        ({"series": 5}, "series: wanted at most 4, got 5"),
+        ({"transform": "none", "series": 2}, "transform=none: wanted no count, iterations, series or crop beside it"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(words: dict[str, object], line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        net(**words)
+
+
+def test_a_perturbed_picture_is_read_once_through_both_maps() -> None:
+    x, samples = pictures(6), torch.arange(6) + 100
+    found = augment(x, samples, 3, jitter=0.2, corners=0.25)
+    both = perturbation(samples, 3, 0.25).then(Affine()(poses(samples, 3, 0.2, flip=False)))
+    torch.testing.assert_close(found, warp(x, both, padding_mode="border").clamp(0, 1))
+    assert not torch.equal(found, augment(x, samples, 3, jitter=0.2))
+    assert torch.equal(found[4:], augment(x[4:], samples[4:], 3, jitter=0.2, corners=0.25))
+
+
+def test_the_perturbation_has_the_spread_of_its_source() -> None:
+    """Each corner moves by its own N(0, a) and a common one: 2 a^2 in all; the common part is a^2 of it."""
+    corners = torch.tensor([[[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]]]).double()
+    moved = perturbation(torch.arange(20_000), 0, 0.1).sources(corners.float()).double() - corners
+    assert moved.var(dim=0).flatten().sub(0.02).abs().max() < 0.001
+    first, third = moved[:, 0, 0], moved[:, 2, 0]
+    assert abs(float((first * third).mean()) - 0.01) < 0.0006
+
+
+def test_tables_compare_nets_of_equal_size() -> None:
+    for table, side in ((signs.TABLE, 32), (birds.TABLE, 128)):
+        facts = replace(FACTS, height=side, width=side)
+        cells = {cell.name: cell for cell in table.cells}
+        for cell in table.cells:
+            if cell.against:
+                ours, twin = (
+                    models.count_parameters(models.build(each.config, facts)) for each in (cell, cells[cell.against])
+                )
+                assert ours <= twin <= 1.06 * ours
+                assert cells[cell.against].column == cell.column
+                for key in ("epochs", "seconds", "batch_size", "learning_rate", "jitter", "colour_jitter", "perturb"):
+                    assert getattr(cell.config, key) == getattr(cells[cell.against].config, key)
+
+
+def test_only_images_are_perturbed() -> None:
+    assert override(BASE, ["perturb=0.25"]).perturb == 0.25
+    with pytest.raises(UserError, match=r"perturb: wanted a number of at most 0\.9, got 1\.0"):
+        override(BASE, ["perturb=1"])
