@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from torch_stn.lab.bootstrap import paired_difference
+from torch_stn.lab.report.bootstrap import paired_difference
 
 
 def test_the_interval_is_that_of_the_normal_law() -> None:

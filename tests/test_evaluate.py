@@ -11,8 +11,9 @@ import torch
 from tiny_run import tiny_digits, tiny_train, weights
 
 from torch_stn.lab import models
+from torch_stn.lab.class_sums import ClassSums
 from torch_stn.lab.data.sets import DigitSet
-from torch_stn.lab.evaluate import ClassSums, evaluate, quick_error
+from torch_stn.lab.evaluate import evaluate, quick_error
 from torch_stn.nn.monitor import NAMES
 
 TEST = 60  # digits

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from torch_stn.lab.bootstrap import paired_difference
 from torch_stn.lab.cell import Cell, Table
+from torch_stn.lab.report.bootstrap import paired_difference
 from torch_stn.lab.report.results import Result
 
 RECIPES = ("ours", "ours+", "paper")  # the order of their rows
@@ -137,8 +137,8 @@ def _differences(table: Table, groups: dict[tuple[str, str], list[Result]]) -> l
         if ours and twins and all("wrong" in each.evaluation for each in (*ours, *twins)):
             distortions = int(ours[0].evaluation["distortions"])
             images = int(ours[0].evaluation["test_images"]) // distortions
-            wrong = ([each.evaluation["wrong"] for each in group] for group in (ours, twins))
-            found = paired_difference(*wrong, images, distortions)
+            mine, others = ([each.evaluation["wrong"] for each in group] for group in (ours, twins))
+            found = paired_difference(mine, others, images, distortions)
             verdict = "clear" if found.clear else "within the noise"
             text = f"{found.mean:+.2f} points, 95 % of resamples {found.low:+.2f} to {found.high:+.2f}: {verdict}"
             told.append((f"{cell.column}: {cell.row} less {cells[cell.against].row}", text))
