@@ -27,7 +27,7 @@ CONFIG = Config(
     model="resnet",
     norm="batch",
     steps=0,
-    epochs=100.0,
+    epochs=80.0,
     batch_size=128,
     learning_rate=2e-3,
     localization_rate=0.3,
@@ -41,14 +41,14 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "ST": {"transform": "affine"},
     "ResNet, wider": {"transform": "none", "width": 36},
     "2 STs in a row": {"transform": "affine", "series": 2},
-    "ST projective": {"transform": "projective"},
-    "IC-ST projective, two looks": {"transform": "projective", "iterations": 2},
+    "ST projective": {"transform": "projective", "looking": "resnet"},
+    "IC-ST projective, two looks": {"transform": "projective", "looking": "resnet", "iterations": 2},
 }
 COLUMNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {  # set -> its config; row -> its twin
     "official test": ({}, {"ResNet": "", "ST": "ResNet", "ResNet, wider": "", "2 STs in a row": "ResNet, wider"}),
     "perturbed": (
-        {"perturb": 0.25, "test_distortions": 3, "localization_rate": 1.0},
-        {"ResNet": "", "ST projective": "ResNet", "IC-ST projective, two looks": "ResNet"},
+        {"perturb": 0.25, "test_distortions": 3, "localization_rate": 0.5},
+        {"ResNet, wider": "", "ST projective": "ResNet, wider", "IC-ST projective, two looks": "ResNet, wider"},
     ),
 }
 
