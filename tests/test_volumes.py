@@ -14,6 +14,7 @@ from torch_stn.lab.models import build, count_parameters
 from torch_stn.lab.models.volumes import START, Projection
 from torch_stn.lab.report.page import build_report
 from torch_stn.lab.report.runs import read_run
+from torch_stn.lab.report.volume_views import solid_view, volumes_picture
 
 DIGITS = torch.from_numpy(tiny_digits().train_images)
 LABELS = torch.from_numpy(tiny_digits().train_labels)
@@ -90,3 +91,23 @@ def test_a_run_on_volumes_is_evaluated_and_reported(tmp_path: Path, model: str) 
     assert record["distortions"] == 1
     assert read_run(folder.path).arrays["inputs"].shape[1:] == (VOLUME, VOLUME)
     assert build_report([folder.path], tmp_path / "report.html").is_file()
+
+
+def test_a_solid_view_is_lit_where_the_body_is() -> None:
+    """A cube in the middle: white around it, shaded inside, and brighter where it faces the light from the left."""
+    cube = torch.zeros(20, 20, 20)
+    cube[5:15, 5:15, 5:15] = 1
+    view = solid_view(cube, side=60)
+    assert view.shape == (60, 60)
+    assert view[0, 0] == 1
+    assert view[30, 30] < 0.95
+    assert 0.1 <= float(view.min())
+    share = float((view < 1).float().mean())
+    assert 0.1 < share < 0.4
+    assert solid_view(torch.zeros(4, 4, 4), side=8).eq(1).all()
+
+
+def test_only_volumes_with_a_transformer_are_pictured(tmp_path: Path) -> None:
+    folder = tiny_train(tmp_path / "run", "data=r", "model=fcn", "steps=1")
+    with pytest.raises(UserError, match="wanted a run on volumes with a transformer, it is FCN"):
+        volumes_picture(folder.path, tmp_path / "a.png")
