@@ -176,11 +176,14 @@ def evaluate(
 def predict(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A run folder, or a network of the zoo.")],
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Image files, folders of them, or - (standard input).")
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Image files, folders of them, or - (standard input); or tar shards."),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="A file, CSV or JSON by its ending; without it CSV on the screen.")
+        Path | None,
+        typer.Option(help="A file, CSV or JSON by its ending; without it CSV on the screen. Of shards a folder."),
     ] = None,
+    workers: Annotated[int, typer.Option(help="Shards at once, each in a process.")] = 1,
     crops: Annotated[Path | None, typer.Option(help="A folder for what the transformers cut out, as PNGs.")] = None,
     accelerator: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
@@ -189,9 +192,18 @@ def predict(
     from torch_stn.lab.console import say
     from torch_stn.lab.predict import predict as look_at
     from torch_stn.lab.predict import write_predictions
+    from torch_stn.lab.predict_shards import predict_shards, shards_among
     from torch_stn.lab.train import launch
 
-    rows = look_at(model, paths, say, device=launch(Config(accelerator=accelerator)).device, crops=crops)
+    shards = shards_among(paths, out, crops, workers)
+    device = launch(Config(accelerator=accelerator)).device
+    if shards and out is not None:
+        done = predict_shards(model, shards, out, workers=workers, device=device)
+        typer.echo(f"{out}: {len(done.done):,} shards done, {len(done.were_there):,} were there")
+        if done.left:
+            _fail(f"not done, unreadable or in another process's hands: {', '.join(done.left[:20])}", FOREIGN)
+        return
+    rows = look_at(model, paths, say, device=device, crops=crops)
     text = write_predictions(rows, out)
     if text is not None:
         typer.echo(text, nl=False)

@@ -54,7 +54,7 @@ def evaluate(folder: RunFolder, device: torch.device | str = "cpu", source: Sour
     record.
     """
     config = folder.config()
-    source = source if source is not None else load(config)
+    source = source if source is not None else load(config, run=folder.path)
     folder.refuse_other(source)
     data = data_set(source, config, device)
     model = models.build(config, data.facts).to(device)

@@ -62,7 +62,7 @@ def predict(
     Raises: UserError where the network is not of single images, has no transformer to crop with, or where there is no
     image at all.
     """
-    model, config, facts = _network(name, device)
+    model, config, facts = network(name, device)
     if crops is not None and (not isinstance(model, Aligned) or model.stem is not None):
         what = "a transformer behind a layer, which cuts out no picture" if config.layer else "no transformer"
         raise UserError(f"--crops: {models.label(config)} has {what}, so there is nothing to write")
@@ -72,10 +72,7 @@ def predict(
     found, bad = [], 0
     numbers = count()
     with hostile_files(), torch.inference_mode():
-        decode_one = partial(decode, size=config.size, grey=config.grey)
-        if not config.photos:
-            decode_one = partial(decode, size=facts.width, grey=True, fit=place)
-        decoded = _decoded(paths, decode_one)
+        decoded = _decoded(paths, decoder(config, facts))
         while batch := list(islice(decoded, BATCH)):
             good = [(name, pixels) for name, pixels in batch if not isinstance(pixels, Skipped)]
             for each in (pixels for _, pixels in batch if isinstance(pixels, Skipped)):
@@ -113,7 +110,7 @@ def write_predictions(rows: Sequence[Prediction], out: Path | None) -> str | Non
         raise UserError(f"--out: wanted a name that ends in .csv or .json, got {out}")
     records = [
         {
-            "file": _plain(row.file),
+            "file": plain(row.file),
             "class": row.label,
             "probability": row.probability,
             "probabilities": row.probabilities,
@@ -130,16 +127,23 @@ def _csv(rows: Sequence[Prediction]) -> str:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("file", "class", "probability"))
     for row in rows:
-        table.writerow((_plain(row.file), _plain(row.label), f"{row.probability:.6f}"))
+        table.writerow((plain(row.file), plain(row.label), f"{row.probability:.6f}"))
     return text.getvalue()
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A name in UTF-8; what a file system holds besides is replaced."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def _network(name: str, device: torch.device | str) -> tuple[nn.Module, Config, Facts]:
+def decoder(config: Config, facts: Facts) -> Callable[[Any], tuple[Any, Any]]:
+    """How the network of a run wants a file decoded: a file or its bytes -> pixels, size in the file."""
+    if config.photos:
+        return partial(decode, size=config.size, grey=config.grey)
+    return partial(decode, size=facts.width, grey=True, fit=place)
+
+
+def network(name: str, device: torch.device | str) -> tuple[nn.Module, Config, Facts]:
     """The network of a run folder or of the zoo, in evaluation mode."""
     if not Path(name).exists() and name in zoo.names():
         config = zoo.config_of(name)

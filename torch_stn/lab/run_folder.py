@@ -51,6 +51,8 @@ class RunFolder:
         folder.write_json("environment.json", environment)
         if isinstance(source, Photos):
             folder.write_json("data.json", data_record(source, facts_for(source, config)))
+            if source.index is not None:
+                folder.write_json("shards.json", source.index)
         folder.write_json("config.json", {"format": FORMAT, **asdict(config)})
         return folder
 
@@ -214,7 +216,7 @@ def data_record(photos: Photos, facts: Facts) -> dict[str, Any]:
     """What data.json holds: the facts, the count of images, every file that was left out with its reason."""
     return {
         "facts": facts.record(),
-        "train_images": len(photos.train_images),
+        "train_images": len(photos.train_labels),
         "validation_images": len(photos.test_images),
         "digest": photos.digest,
         "summary": photos.summary,

@@ -54,7 +54,9 @@ def prepare(config: Config) -> tuple[Fabric, Config, Source]:
     source = load(config, notice=say if fabric.is_global_zero else _silent)
     if isinstance(source, Photos):
         models.build(config, facts_for(source, config))
-        where = str(Path(config.data).expanduser().absolute()) if config.data else ""
+        # {a,b}/train.tar stands for several paths, and is kept as it is.
+        given = config.data and not config.data.startswith("{")
+        where = str(Path(config.data).expanduser().absolute()) if given else config.data
         return fabric, replace(config, data=where), source
     found = "embedded" if len(source.train_images) < FULL else "mnist"
     return fabric, replace(config, digits=found), source
@@ -90,12 +92,12 @@ def train_and_evaluate(
     config = folder.config()
     fabric = fabric or launch(config)
     if source is None:
-        source = load(config, notice=say if fabric.is_global_zero else _silent)
+        source = load(config, notice=say if fabric.is_global_zero else _silent, run=folder.path)
     with losses_told(folder, fabric):
         if not fabric.is_global_zero:
             train(folder, source, fabric=fabric, deadline=deadline)
             return None
-        limit = step_limit(config, len(source.train_images))
+        limit = step_limit(config, len(source.train_labels))
         with watching(models.label(config), lambda row: progress(config, limit, row["step"], row["seconds"])) as watch:
             train(folder, source, watch, fabric, deadline)
     return evaluate(folder, fabric.device, source)

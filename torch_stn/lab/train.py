@@ -100,7 +100,7 @@ def train(
     raw = models.build(config, data.facts)
     model, optimizer = fabric.setup(raw, make_optimizer(raw, config))
     data.dtype = next(raw.parameters()).dtype
-    limit = step_limit(config, len(data.train[0]))
+    limit = step_limit(config, len(data.train[1]))
 
     step, elapsed, moment = 0, 0.0, 0
     state: dict[str, Any] = {}

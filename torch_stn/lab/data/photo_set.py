@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_stn.lab.config import Config
 from torch_stn.lab.data.augment import augment
 from torch_stn.lab.data.draws import batch_indices, draw_bits, integers
-from torch_stn.lab.data.facts import Facts
+from torch_stn.lab.data.facts import Facts, counted_facts
 from torch_stn.lab.data.photos import Photos
 from torch_stn.lab.data.sets import TEST_SEED, Batch, PosedBatch
 
@@ -42,12 +42,9 @@ class PhotoSet:
 
     def training_batch(self, step: int, batch_size: int, rank: int = 0, ranks: int = 1) -> Batch:
         """The batch of a step; with several ranks the share of one, so that together they draw what one rank would."""
-        share = batch_size // ranks
-        first = step * batch_size + rank * share
-        samples = torch.arange(first, first + share, device=self.device)
-        indices = self._balanced(samples) if self.config.balance == "draws" else self._in_turn(first, share)
+        samples, indices = self.places(step, batch_size, rank, ranks)
         images = augment(
-            self._unit(self.train[0][indices]),
+            self._unit(self.pixels(indices)),
             samples,
             self.seed,
             jitter=self.config.jitter,
@@ -56,6 +53,17 @@ class PhotoSet:
             corners=self.config.perturb,
         )
         return Batch(images, self.train[1][indices], samples, indices)
+
+    def places(self, step: int, batch_size: int, rank: int, ranks: int) -> tuple[Tensor, Tensor]:
+        """The numbers of a step's samples, and which training images they are."""
+        share = batch_size // ranks
+        first = step * batch_size + rank * share
+        samples = torch.arange(first, first + share, device=self.device)
+        return samples, self._balanced(samples) if self.config.balance == "draws" else self._in_turn(first, share)
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """Training images, (B, S, S, C) uint8."""
+        return self.train[0][indices]
 
     def test_batch(self, distortion: int, indices: Tensor) -> PosedBatch:
         """Validation images ``indices`` as they are, or under one of the fixed perturbations."""
@@ -85,7 +93,7 @@ class PhotoSet:
         return order[:DOZEN]
 
     def _in_turn(self, first: int, count: int) -> Tensor:
-        return batch_indices(self.seed, first, count, len(self.train[0]), self.device)
+        return batch_indices(self.seed, first, count, len(self.train[1]), self.device)
 
     def _balanced(self, samples: Tensor) -> Tensor:
         """A class drawn evenly, then one of its images, evenly too."""
@@ -106,21 +114,10 @@ def _first(labels: Tensor) -> Tensor:
 
 def facts_of(photos: Photos) -> Facts:
     """Shape, classes, and the mean and deviation of the training pixels: from sums of whole numbers, so exact."""
+    if photos.facts is not None:
+        return photos.facts
     pixels = torch.from_numpy(photos.train_images)
-    count, channels = pixels[..., 0].numel(), pixels.shape[3]
     # Counted by value: exact, and no copy of the images in float.
-    histograms = [torch.bincount(pixels[..., c].flatten(), minlength=256).double() for c in range(channels)]
-    values = torch.arange(256, dtype=torch.float64) / 255
-    means = [float((each * values).sum()) / count for each in histograms]
-    squares = [float((each * values.square()).sum()) / count for each in histograms]
-    deviations = [max(square - mean * mean, 0.0) ** 0.5 for mean, square in zip(means, squares, strict=True)]
-    return Facts(
-        channels,
-        pixels.shape[1],
-        pixels.shape[2],
-        photos.classes,
-        tuple(round(mean, 6) for mean in means),
-        # An even grey has no deviation, and nothing is divided by nothing.
-        tuple(round(max(deviation, 0.01), 6) for deviation in deviations),
-        heads=photos.train_labels.shape[1] if photos.train_labels.ndim > 1 else 1,
-    )
+    histograms = [torch.bincount(pixels[..., c].flatten(), minlength=256) for c in range(pixels.shape[3])]
+    heads = photos.train_labels.shape[1] if photos.train_labels.ndim > 1 else 1
+    return counted_facts(torch.stack(histograms), pixels.shape[1], photos.classes, heads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,9 @@ from torch_stn.lab.config import Config
 from torch_stn.lab.data import birds, signs
 from torch_stn.lab.data.decode import NotAnImageError, decode, hostile_files
 from torch_stn.lab.data.draws import draw_bits
+from torch_stn.lab.data.facts import Facts
 from torch_stn.lab.data.listing import Listed, Listing, Skipped, list_images, shown
+from torch_stn.lab.data.stored import Stored
 from torch_stn.lab.errors import UserError
 
 SPLIT_STREAM = 41  # of the random numbers that choose the images held out
@@ -31,7 +33,7 @@ Array = np.ndarray[Any, Any]
 class Photos:
     """Images of classes, at one size."""
 
-    train_images: Array  # (n, S, S, C) uint8
+    train_images: Array  # (n, S, S, C) uint8; of shards empty, see stored
     train_labels: Array  # (n,) int64
     test_images: Array  # (m, S, S, C) uint8, those for validation
     test_labels: Array  # (m,) int64
@@ -41,6 +43,9 @@ class Photos:
     summary: tuple[str, ...]  # lines for a person
     name: str  # as a report prints it
     digest: str  # of names, classes, split and sizes of the files: another folder has another
+    stored: Stored | None = None  # where the training images lie in shards
+    facts: Facts | None = None  # of the training pixels, where they are not held
+    index: Mapping[str, Any] | None = None  # of the shards, for the run folder
 
 
 def load_photos(config: Config, notice: Callable[[str], None]) -> Photos:
@@ -60,7 +65,7 @@ def load_photos(config: Config, notice: Callable[[str], None]) -> Photos:
     usable = np.array([each.label in trained for each in kept], dtype=bool)
     classes = [label for label in classes if label in trained]
     empty = sorted({*listing.empty} | {each.label for each in listing.files if each.label not in trained})
-    _refuse_too_few(config, classes, held & usable, skipped)
+    refuse_too_few(config, classes, held & usable, skipped)
     labels = np.array([classes.index(each.label) if each.label in trained else -1 for each in kept], dtype=np.int64)
     train, test = np.flatnonzero(usable & ~held), np.flatnonzero(usable & held)
     photos = Photos(
@@ -72,7 +77,7 @@ def load_photos(config: Config, notice: Callable[[str], None]) -> Photos:
         name=_name(config),
         digest=_digest([kept[i] for i in (*train, *test)], len(train)),
     )  # fmt: skip
-    lines = _summary(photos, config, listing, empty, sizes)
+    lines = summary_lines(photos, config, listing, empty, sizes)
     for line in lines:
         notice(line)
     return Photos(**{**photos.__dict__, "summary": tuple(lines)})
@@ -164,7 +169,7 @@ def _refuse_too_many(count: int, config: Config) -> None:
         )
 
 
-def _refuse_too_few(config: Config, classes: Sequence[str], held: Array, skipped: Sequence[Skipped]) -> None:
+def refuse_too_few(config: Config, classes: Sequence[str], held: Array, skipped: Sequence[Skipped]) -> None:
     """One line where training would be pointless; it ends with the first file that was skipped, if there is one."""
     bad = f"; skipped {len(skipped)}, the first {shown(skipped[0].name)}: {skipped[0].reason}" if skipped else ""
     if len(classes) < 2:
@@ -196,7 +201,7 @@ def _digest(files: Sequence[Listed], trained: int) -> str:
     return digest.hexdigest()
 
 
-def _summary(
+def summary_lines(
     photos: Photos, config: Config, listing: Listing, empty: Sequence[str], sizes: Sequence[tuple[int, int]]
 ) -> list[str]:
     """What was found, in lines: counts, classes, sizes, each file that is left out with its reason."""
