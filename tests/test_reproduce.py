@@ -13,6 +13,7 @@ from command_line import INTERRUPTED, complaint, move_to, see_few_digits, stn
 from tiny_run import WORDS, weights
 
 from torch_stn.lab import experiments, reproduce, train
+from torch_stn.lab.claims import claimed
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.jobs import Job
 from torch_stn.lab.run_folder import RunFolder
@@ -45,7 +46,7 @@ def without_clock(value: Any) -> Any:
     ("words", "start"),
     [
         (("tabel1",), f"TABLE: wanted one of {', '.join(experiments.tables())}, got 'tabel1'; nearest: table1"),
-        (("table1", "--recipe", "our"), "--recipe: wanted one of ours, ours+, paper, got 'our'"),
+        (("table1", "--recipe", "our"), "--recipe: wanted one of ours, ours+, paper with table1, got 'our'"),
         (
             ("table1", "--cells", "r-fcn,r-st-fnc"),
             "--cells: no cell of table1 is like 'r-st-fnc', wanted some of r-fcn",
@@ -221,3 +222,16 @@ def test_what_a_word_changes_is_compared_but_not_how_the_digits_were_found() -> 
     reproduce.refuse_other_config(Path("runs/reproduce/table1/r-fcn-0"), replace(config, digits="auto"))
     with pytest.raises(UserError, match="was begun with width=8, wanted width=9"):
         reproduce.refuse_other_config(Path("runs/reproduce/table1/r-fcn-0"), replace(config, width=9))
+
+
+def test_a_cell_that_another_process_is_at_is_left_to_it() -> None:
+    other = Path("runs/reproduce/table1/r-fcn-0")
+    other.parent.mkdir(parents=True)
+    with claimed(other, lambda: False) as mine:
+        assert mine
+        code, out, err = go()
+        assert (code, out) == (0, "1 done, 1 with another process\n")
+        assert "r-fcn-0: another process is at it" in err
+        assert not Path("results/table1/r-fcn-0.json").exists()
+    assert go()[:2] == (0, "1 done, 1 were there\n")
+    assert not list(other.parent.glob(".*.lock"))

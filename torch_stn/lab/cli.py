@@ -144,7 +144,8 @@ def reproduce(
         outcome = run(jobs, RUNS / "reproduce", results, say, **seconds)
     except (Interrupted, KeyboardInterrupt):
         _fail("interrupted; what is trained is saved, the same command goes on", INTERRUPTED)
-    counts = {"done": outcome.done, "were there": outcome.were_there, "failed": outcome.failed, "left": outcome.left}
+    counts = {"done": outcome.done, "were there": outcome.were_there, "with another process": outcome.elsewhere}
+    counts |= {"failed": outcome.failed, "left": outcome.left}
     typer.echo(", ".join(f"{len(each)} {word}" for word, each in counts.items() if each))
     for job in outcome.left:
         typer.echo(f"left: {job.name}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch_stn.lab.claims import claimed
 from torch_stn.lab.config import Config
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.jobs import Job
@@ -27,6 +28,7 @@ class Outcome:
 
     done: list[Job] = field(default_factory=list)
     were_there: list[Job] = field(default_factory=list)
+    elsewhere: list[Job] = field(default_factory=list)  # another process is at them, or was
     failed: list[Job] = field(default_factory=list)
     left: list[Job] = field(default_factory=list)
 
@@ -37,7 +39,7 @@ def reproduce(
     """Do the jobs that have no file in ``results`` yet; each finished one is written at once.
 
     After ``seconds`` the running cell is saved where it stands, and the next call goes on with it. A cell that fails is
-    told and left, the others go on.
+    told and left, the others go on. A cell that another process of this machine is at is left to it.
     Raises: UserError before anything is trained, where a run to go on with was begun with another config; Interrupted
     after Ctrl-C.
     """
@@ -56,9 +58,17 @@ def reproduce(
         if time.monotonic() >= deadline:
             outcome.left += todo[number:]
             break
-        say(f"{job.name}: {number + 1} of {len(todo)}")
+        run, path = runs / job.table.name / job.name, job.result(results)
+        run.parent.mkdir(parents=True, exist_ok=True)
         try:
-            record = _run(job, runs / job.table.name / job.name, deadline)
+            with claimed(run, path.exists) as mine:
+                if not mine:
+                    say(f"{job.name}: another process is at it")
+                    outcome.elsewhere.append(job)
+                    continue
+                say(f"{job.name}: {number + 1} of {len(todo)}")
+                record = _run(job, run, deadline)
+                write_whole(path, (json.dumps(record, indent=1) + "\n").encode())
         except Interrupted as stopped:
             if time.monotonic() < deadline:
                 raise
@@ -69,8 +79,6 @@ def reproduce(
             say(f"{job.name}: {error}")
             outcome.failed.append(job)
             continue
-        path = job.result(results)
-        write_whole(path, (json.dumps(record, indent=1) + "\n").encode())
         outcome.done.append(job)
         beside = "" if job.cell.paper is None else f", paper {job.cell.paper:g}"
         say(f"{job.name}: {job.table.unit} {job.table.number(record['evaluation']):.2f}{beside} -> {path}")
