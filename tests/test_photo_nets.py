@@ -16,6 +16,7 @@ from torch_stn.lab.data.facts import Facts
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.experiments import birds, signs
 from torch_stn.lab.models.aligned import Aligned
+from torch_stn.lab.models.residual import Standardize
 from torch_stn.transforms import Affine
 
 FACTS = Facts(3, 32, 32, tuple("abcde"), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -69,6 +70,19 @@ def test_localisation_by_a_residual_block() -> None:
     large = Facts(3, 160, 128, FACTS.classes, FACTS.mean, FACTS.deviation)
     wide = models.build(replace(BASE, looking="resnet", crop=64), large)
     assert wide(torch.rand(2, 3, 160, 128)).shape == (2, 5)
+
+
+def test_standardized_pictures_do_not_tell_the_light() -> None:
+    x = pictures()
+    for transform in ("none", "affine"):
+        model = net(standardize=True, transform=transform)
+        torch.testing.assert_close(model(0.4 * x + 0.3), model(x), rtol=0, atol=2e-2)
+        assert not torch.allclose(model(x), model(x.flip(0)), atol=0.05)
+    dark = Standardize()(torch.full((1, 3, 4, 4), 0.2))
+    assert dark.abs().max() < 1e-5
+    found = Standardize()(x)
+    torch.testing.assert_close(found.mean(dim=(1, 2, 3)), torch.zeros(4), rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.square().mean(dim=(1, 2, 3)), torch.ones(4), rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize(

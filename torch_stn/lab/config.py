@@ -43,6 +43,7 @@ class Config:
     series: int = 1  # of resnet: transformers in a row, on the image and then on the maps before each block
     backbones: int = 1  # of resnet: one for all crops, or as many as crops
     crop: int = 0  # of resnet and number models: pixels a side that a transformer writes; 0 = as many as it reads
+    standardize: bool = False  # of resnet: pixels by each image's own mean and deviation, not by the data's
     norm: str = "group"  # of resnet: group (an image's scores are its own affair) | batch
     width: int = 0  # units of FCN layers, filters of CNNs; 0 takes the model's own
     scale: float = 1.0  # of NUMBER_MODELS: the share of the paper's filters and units

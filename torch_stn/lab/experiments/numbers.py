@@ -27,7 +27,7 @@ CONFIG = Config(
     steps=30_000,
     batch_size=16,
     # At 1 and without clip, transformers left the image for good within 400 steps, Single's and Multi's alike.
-    localization_rate=0.2,
+    localization_rate=0.3,
     clip=1.0,
     label_smoothing=0.0,
     warmup=0.05,

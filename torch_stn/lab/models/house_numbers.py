@@ -24,7 +24,7 @@ from torch_stn.lab.models.aligned import Aligned
 from torch_stn.lab.models.dropout import SampleDropout
 from torch_stn.lab.models.residual import Normalize
 from torch_stn.nn import LocalizationFC, SpatialTransformer
-from torch_stn.transforms import Transform
+from torch_stn.transforms import Affine, Transform
 from torch_stn.transforms.maps import Map
 
 FILTERS = (48, 64, 128, 160, 192, 192, 192, 192)
@@ -33,6 +33,7 @@ HALVED = 2 ** len(POOLED)  # pixels of the image for one of the last map
 UNITS = 3072
 LOCALIZATION_FILTERS, LOCALIZATION_UNITS = 32, 32
 TRANSFORMED = 4  # of Multi: the first convolutions
+WINDOW = 0.7  # share of the side that a transformer which writes fewer pixels than it reads looks at first
 
 
 class NumberNet(nn.Module):
@@ -151,9 +152,9 @@ def single(facts: Facts, family: Transform, size: int, scale: float) -> SpatialT
         nn.AvgPool2d(factor) if factor > 1 else nn.Identity(),
         NumberLocalization((facts.channels, facts.height // factor, facts.width // factor), scale=scale),
     )
-    # What lies beyond a photograph is not black. No antialias: at the identity of 128 to 64 each point reads the mean
-    # of four pixels, and a transformer that zooms in needs it less.
-    return SpatialTransformer(features, family, (size, size), in_shape=facts.shape, padding_mode="border")
+    # What lies beyond a photograph is not black.
+    start = window(family) if size < facts.width else None
+    return SpatialTransformer(features, family, (size, size), in_shape=facts.shape, init=start, padding_mode="border")
 
 
 def multi(facts: Facts, family: Transform, size: int, scale: float) -> list[SpatialTransformer]:
@@ -162,10 +163,19 @@ def multi(facts: Facts, family: Transform, size: int, scale: float) -> list[Spat
     transformers = []
     for k in range(TRANSFORMED):
         features = LocalizationFC((channels, side, side), (LOCALIZATION_UNITS, LOCALIZATION_UNITS))
+        start = window(family) if not k and size < side else None
         side = side if k else size
-        transformers.append(SpatialTransformer(features, family, (side, side)))
+        transformers.append(SpatialTransformer(features, family, (side, side), init=start))
         channels, side = scaled(FILTERS[k], scale), side // 2 if k in POOLED else side
     return transformers
+
+
+def window(family: Transform) -> Tensor | None:
+    """theta of a look at the middle of the picture. From the whole of it, 128 pixels a side written as 64, digits are
+    too small to be read, and as long as nothing is read theta learns nothing. None, the identity, for families other
+    than affine.
+    """
+    return torch.eye(2, 3) * WINDOW if isinstance(family, Affine) else None
 
 
 def scaled(count: int, scale: float) -> int:

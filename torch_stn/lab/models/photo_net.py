@@ -16,6 +16,7 @@ from torch_stn.lab.models.residual import (
     Normalize,
     ResidualLocalization,
     ResidualNet,
+    Standardize,
     block_shapes,
 )
 from torch_stn.nn import LocalizationConv, LocalizationFC, SpatialTransformer
@@ -30,7 +31,7 @@ def photo_net(config: Config, facts: Facts, family: Transform | None) -> nn.Modu
     """(N, C, S, S) in [0, 1] -> class scores (N, K), for any number of channels, size and classes."""
     _refuse(config, family)
     side, width = config.crop or facts.height, config.width or WIDTH
-    normalize = Normalize(facts.mean, facts.deviation)
+    normalize = Standardize() if config.standardize else Normalize(facts.mean, facts.deviation)
     count = 1 if family is None else config.count
     later = [] if family is None else series(config, family, side, width)
     backbones = [
@@ -40,7 +41,7 @@ def photo_net(config: Config, facts: Facts, family: Transform | None) -> nn.Modu
     if family is None:
         return classifier
     transformer = SpatialTransformer(
-        nn.Sequential(Normalize(facts.mean, facts.deviation), localization(facts.shape, config.looking)),
+        nn.Sequential(normalize, localization(facts.shape, config.looking)),
         family,
         (side, side),
         in_shape=facts.shape,

@@ -34,6 +34,19 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.deviation
 
 
+class Standardize(nn.Module):
+    """Each image less its own mean, by its own deviation, over all channels: what is left does not tell day from dusk.
+
+    An even picture becomes 0: FLOOR keeps its noise from being blown up.
+    """
+
+    FLOOR = 0.02
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean(dim=(1, 2, 3), keepdim=True)
+        return (x - mean) * ((x - mean).square().mean(dim=(1, 2, 3), keepdim=True) + self.FLOOR**2).rsqrt()
+
+
 class Block(nn.Module):
     """norm - ReLU - conv 3x3, twice, added to the input (by a 1x1 convolution where the shape changes).
 
