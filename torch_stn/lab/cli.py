@@ -164,7 +164,7 @@ def evaluate(
     from torch_stn.lab.evaluate import evaluate as measure
     from torch_stn.lab.run_folder import RunFolder
     from torch_stn.lab.table import print_results
-    from torch_stn.lab.train import launch
+    from torch_stn.lab.processes import launch
 
     folders = [RunFolder.open(run) for run in runs]
     device = launch(Config(accelerator=accelerator)).device
@@ -189,7 +189,7 @@ def predict(
     from torch_stn.lab.console import say
     from torch_stn.lab.predict import predict as look_at
     from torch_stn.lab.predict import write_predictions
-    from torch_stn.lab.train import launch
+    from torch_stn.lab.processes import launch
 
     rows = look_at(model, paths, say, device=launch(Config(accelerator=accelerator)).device, crops=crops)
     text = write_predictions(rows, out)
