@@ -163,9 +163,9 @@ def evaluate(
     from torch_stn.lab.config import Config
     from torch_stn.lab.console import out
     from torch_stn.lab.evaluate import evaluate as measure
+    from torch_stn.lab.processes import launch
     from torch_stn.lab.run_folder import RunFolder
     from torch_stn.lab.table import print_results
-    from torch_stn.lab.train import launch
 
     folders = [RunFolder.open(run) for run in runs]
     device = launch(Config(accelerator=accelerator)).device
@@ -194,7 +194,7 @@ def predict(
     from torch_stn.lab.predict import predict as look_at
     from torch_stn.lab.predict import write_predictions
     from torch_stn.lab.predict_shards import predict_shards, shards_among
-    from torch_stn.lab.train import launch
+    from torch_stn.lab.processes import launch
 
     shards = shards_among(paths, out, crops, workers)
     device = launch(Config(accelerator=accelerator)).device

@@ -26,9 +26,10 @@ from torch_stn.lab.data.load import load
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.models.classifiers import CNN
 from torch_stn.lab.models.colocalizer import FRAME, Encoder, colocalizer
+from torch_stn.lab.processes import launch
 from torch_stn.lab.run_folder import RunFolder, environment
 from torch_stn.lab.session import start, train_and_evaluate
-from torch_stn.lab.train import Interrupted, launch
+from torch_stn.lab.train import Interrupted
 
 # One for all classes, sets and seeds; what it never sees are the test digits, of which the scenes are made.
 ENCODER = Config(

@@ -1,8 +1,7 @@
 """What the commands do: train a run and evaluate it, make the demo. The command line only parses and prints."""
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,18 @@ from torch_stn.lab.config import Config
 from torch_stn.lab.console import say, watching
 from torch_stn.lab.data.load import Source, facts_for, load
 from torch_stn.lab.data.photos import Photos
-from torch_stn.lab.errors import LostProcessError, UserError
+from torch_stn.lab.errors import UserError
 from torch_stn.lab.evaluate import evaluate
+from torch_stn.lab.processes import (
+    counts,
+    in_step,
+    launch,
+    losses_told,
+    refuse_different,
+    refuse_unshared,
+)
 from torch_stn.lab.run_folder import RunFolder, environment
-from torch_stn.lab.train import launch, progress, step_limit, train
+from torch_stn.lab.train import progress, step_limit, train
 
 FULL = 60_000  # training digits of MNIST
 
@@ -51,7 +58,10 @@ def prepare(config: Config) -> tuple[Fabric, Config, Source]:
     if not config.photos:
         models.build(config)
     fabric = launch(config)
-    source = load(config, notice=say if fabric.is_global_zero else _silent)
+    devices, nodes = counts(config)
+    config = replace(config, devices=devices, nodes=nodes)  # of torchrun, which the words need not repeat
+    with losses_told(None, fabric):
+        source = in_step(fabric, lambda: load(config, notice=say if fabric.is_global_zero else _silent))
     if isinstance(source, Photos):
         models.build(config, facts_for(source, config))
         # {a,b}/train.tar stands for several paths, and is kept as it is.
@@ -71,14 +81,15 @@ def start(config: Config, path: Path, fabric: Fabric | None = None, source: Sour
         raise UserError("data: wanted the images of the folder, which a run's record describes; got none")
     models.build(config, None if source is None else facts_for(source, config))
     fabric = fabric or launch(config)
-    path = Path(fabric.broadcast(str(path)))
-    RunFolder(path).refuse_existing()
-    fabric.barrier()
-    if fabric.is_global_zero:
-        if config.threads:
+    with losses_told(None, fabric):
+        refuse_different(fabric, config)
+        path = Path(fabric.broadcast(str(path)))
+        in_step(fabric, RunFolder(path).refuse_existing)
+        if config.threads and fabric.is_global_zero:
             torch.set_num_threads(config.threads)  # the record of the machine says it
-        RunFolder.create(path, config, environment(str(fabric.device)), source)
-    fabric.barrier()
+        machine = environment(str(fabric.device))
+        in_step(fabric, lambda: RunFolder.create(path, config, machine, source) if fabric.is_global_zero else None)
+        refuse_unshared(fabric, path)
     return RunFolder.open(path)
 
 
@@ -90,10 +101,14 @@ def train_and_evaluate(
     Raises: Interrupted, after Ctrl-C or where training passes the ``deadline`` of time.monotonic().
     """
     config = folder.config()
+    resumed = fabric is None
     fabric = fabric or launch(config)
-    if source is None:
-        source = load(config, notice=say if fabric.is_global_zero else _silent, run=folder.path)
     with losses_told(folder, fabric):
+        if resumed:
+            refuse_unshared(fabric, folder.path)
+        if source is None:
+            notice = say if fabric.is_global_zero else _silent
+            source = in_step(fabric, lambda: load(config, notice=notice, run=folder.path))
         if not fabric.is_global_zero:
             train(folder, source, fabric=fabric, deadline=deadline)
             return None
@@ -101,21 +116,6 @@ def train_and_evaluate(
         with watching(models.label(config), lambda row: progress(config, limit, row["step"], row["seconds"])) as watch:
             train(folder, source, watch, fabric, deadline)
     return evaluate(folder, fabric.device, source)
-
-
-@contextmanager
-def losses_told(folder: RunFolder, fabric: Fabric) -> Iterator[None]:
-    """A process that is killed breaks the others' next exchange of gradients, deep inside torch: told in a line."""
-    try:
-        yield
-    except RuntimeError as error:
-        text = str(error).lower()
-        if fabric.world_size == 1 or not any(word in text for word in ("gloo", "nccl", "connection", "peer")):
-            raise
-        saved = f"its last checkpoint is {found[-1].name}" if (found := folder.checkpoints()) else "nothing is saved"
-        raise LostProcessError(
-            f"another of the {fabric.world_size} processes ended; {saved}, go on with: stn train --resume {folder.path}"
-        ) from None
 
 
 def _silent(line: str) -> None:

@@ -3,7 +3,6 @@ generator state.
 """
 
 import math
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from torch_stn.lab import models
@@ -24,6 +22,7 @@ from torch_stn.lab.errors import UserError
 from torch_stn.lab.evaluate import quick_error, snapshot
 from torch_stn.lab.models.aligned import Aligned
 from torch_stn.lab.models.dropout import has_dropout, set_samples
+from torch_stn.lab.processes import launch, trained
 from torch_stn.lab.recorder import Recorder, Watch
 from torch_stn.lab.run_folder import RunFolder
 from torch_stn.nn import parameter_groups, penalties
@@ -142,7 +141,7 @@ def train(
             logging = over or step % config.log_every == 0
             if losses and (logging or saving):
                 losses[:] = mean_of_ranks(fabric, losses)
-                check_finite(losses, step, folder)
+                check_finite(losses, step, folder, writes=fabric.is_global_zero)
             if losses and logging:
                 rate = (step - logged[0]) * config.batch_size / max(elapsed - logged[1], 1e-9)
                 row = {
@@ -158,6 +157,8 @@ def train(
                     moment += 1
                 if fabric.is_global_zero:
                     _look(recorder, raw, data, step, elapsed)
+            if over:
+                trained()
             if saving:
                 save()
             if over:
@@ -192,27 +193,6 @@ def mean_of_ranks(fabric: Fabric, losses: list[Tensor]) -> list[Tensor]:
     mean = fabric.all_reduce(torch.stack(losses), reduce_op="mean")
     assert isinstance(mean, Tensor)
     return list(mean)
-
-
-def launch(config: Config) -> Fabric:
-    """Fabric, launched: device, precision and processes."""
-    if config.nodes > 1:
-        raise UserError(f"nodes: wanted 1, got {config.nodes}: several machines are not available yet")
-    cores = os.cpu_count() or 1
-    if config.devices > cores and (config.accelerator == "cpu" or not torch.cuda.is_available()):
-        raise UserError(f"devices: wanted at most the {cores} cores of this machine, got {config.devices}")
-    try:
-        fabric = Fabric(
-            accelerator=config.accelerator,
-            devices=config.devices,
-            num_nodes=config.nodes,
-            precision=config.precision,  # type: ignore[arg-type]
-        )
-        fabric.launch()
-    except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
-        line = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"accelerator, devices or precision: {line}") from None
-    return fabric
 
 
 def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
@@ -258,12 +238,13 @@ def evaluation_moments(count: int) -> list[float]:
     return [(i / max(count - 1, 1)) ** 2 for i in range(count)]
 
 
-def check_finite(losses: list[Tensor], step: int, folder: RunFolder) -> None:
-    """Stop at a loss that is not finite; nothing after it is saved."""
+def check_finite(losses: list[Tensor], step: int, folder: RunFolder, *, writes: bool = True) -> None:
+    """Stop at a loss that is not finite; nothing after it is saved. Of several processes one ``writes``."""
     bad = [i for i, loss in enumerate(losses) if not bool(torch.isfinite(loss))]
     if bad:
         # This loss is that of the weights after so many steps: a checkpoint of just then is no good one.
-        folder.drop_checkpoint(step - len(losses) + bad[0])
+        if writes:
+            folder.drop_checkpoint(step - len(losses) + bad[0])
         kept = folder.checkpoints()
         where = f"; the last good checkpoint is {kept[-1]}" if kept else ""
         raise UserError(
