@@ -61,7 +61,7 @@ FAMILIES: dict[str, Callable[[], Transform]] = {
     **TRANSFORMS,
     "translation 3-D": lambda: Translation(3),
     "attention 3-D": lambda: Attention(3),
-    "attention 3-D, fixed scale": lambda: Attention(3, scale=1.5),
+    "attention 3-D, fixed scale": lambda: Attention(3, scale=0.5),
     "affine 3-D": lambda: Affine(3),
     "affine-bounded 3-D": lambda: BoundedAffine(3, aspect=(3, 1, 2)),
     "affine-exp 3-D": lambda: ExponentialAffine(3),
