@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from photo_folder import WORDS, photo_folder
+from shard_folder import shard_folder
 from test_ranks import stn
 
 from torch_stn.lab.run_folder import RunFolder
@@ -38,3 +39,13 @@ def test_two_processes_have_the_loss_curve_of_one_with_the_doubled_batch(
     print(f"largest difference: loss curve {curve:.1e}, final weights {final:.1e}")
     assert curve < 1e-5
     assert final < 1e-5
+
+
+def test_two_processes_stream_what_one_would(tmp_path: Path) -> None:
+    shard_folder(tmp_path / "s", 3, 12)
+    call = ("train", "folder", "data=s", *WORDS, "optimizer=sgd", "learning_rate=0.05")
+    for devices, run in ((1, "one"), (2, "two")):
+        code, _, err = stn(*call, f"devices={devices}", "--run", run, folder=tmp_path)
+        assert code == 0, err
+    one, two = (RunFolder.open(tmp_path / run).load_weights() for run in ("one", "two"))
+    assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-5

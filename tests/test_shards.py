@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import complaint, stn
-from photo_folder import COLOURS, WORDS, folder_config
+from photo_folder import COLOURS, WORDS, folder_config, photo_folder
 from shard_folder import pictures, png, shard_folder, write_shard
 
 from torch_stn.lab.data.load import data_set, load
@@ -179,6 +179,17 @@ def test_classes_txt_gives_numbers_names(tmp_path: Path) -> None:
     for number in range(2):
         write_shard(tmp_path / "n" / f"{number}.tar", many)
     assert read(tmp_path / "n")[0].classes == ("2", "10")
+
+
+def test_the_example_packs_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "examples"))
+    from pack_shards import pack
+
+    assert pack(photo_folder(tmp_path / "photos"), tmp_path / "s", 7) == 3
+    photos, _ = read(tmp_path / "s")
+    assert (len(photos.train_labels), len(photos.test_labels)) == (14, 4)
+    assert photos.classes == tuple(COLOURS)
+    assert not photos.skipped
 
 
 def test_too_many_to_validate_on_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

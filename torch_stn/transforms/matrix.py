@@ -155,7 +155,7 @@ class Attention(MatrixTransform):
 
     def identity(self) -> Tensor:
         if not self.has_identity:
-            raise ValueError(f"Attention with scale {self.scale} has no identity")
+            raise ValueError(f"identity: Attention has none at the fixed scale {self.scale:g}")
         return self.initial()
 
     def initial(self) -> Tensor:
