@@ -162,9 +162,9 @@ def evaluate(
     from torch_stn.lab.config import Config
     from torch_stn.lab.console import out
     from torch_stn.lab.evaluate import evaluate as measure
+    from torch_stn.lab.processes import launch
     from torch_stn.lab.run_folder import RunFolder
     from torch_stn.lab.table import print_results
-    from torch_stn.lab.processes import launch
 
     folders = [RunFolder.open(run) for run in runs]
     device = launch(Config(accelerator=accelerator)).device

@@ -16,6 +16,7 @@ from torch_stn.lab.data.load import Source, facts_for, load
 from torch_stn.lab.data.photos import Photos
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.evaluate import evaluate
+from torch_stn.lab.models.backbones import load_weights
 from torch_stn.lab.processes import (
     counts,
     in_step,
@@ -55,6 +56,8 @@ def prepare(config: Config) -> tuple[Fabric, Config, Source]:
     The config comes back with what was found in the place of digits=auto and of a relative path: a resumed run must
     find the same.
     """
+    if config.weights:
+        config = replace(config, weights=str(Path(config.weights).expanduser().absolute()))
     if not config.photos:
         models.build(config)
     fabric = launch(config)
@@ -63,7 +66,7 @@ def prepare(config: Config) -> tuple[Fabric, Config, Source]:
     with losses_told(None, fabric):
         source = in_step(fabric, lambda: load(config, notice=say if fabric.is_global_zero else _silent))
     if isinstance(source, Photos):
-        models.build(config, facts_for(source, config))
+        load_weights(models.build(config, facts_for(source, config)), config)
         where = str(Path(config.data).expanduser().absolute()) if config.data else ""
         return fabric, replace(config, data=where), source
     found = "embedded" if len(source.train_images) < FULL else "mnist"
