@@ -5,13 +5,14 @@ one.
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from photo_folder import WORDS, photo_folder
 from test_folder_ranks import losses
-from test_ranks import stn
+from test_ranks import ROOT, stn
 
 from torch_stn.lab.run_folder import RunFolder
 
@@ -37,6 +38,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code, _, err = stn(*CALL, "--run", "whole", folder=folder)
     assert code == 0, err
     return folder
+
+
+def test_a_process_that_exchanges_nothing_is_ended_too() -> None:
+    """As one that waits in NCCL would wait for half an hour."""
+    code = (
+        "from torch_stn.lab import processes as p; import time; p.GRACE = 0.1; p._watch(lambda: True); time.sleep(600)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == "stn: another process of the run ended; go on with: stn train --resume RUN\n"
 
 
 @pytest.mark.parametrize("which", ["first", "second"])

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,7 @@ def train_and_evaluate(
             refuse_unshared(fabric, folder.path)
         if source is None:
             source = in_step(fabric, lambda: load(config, notice=say if fabric.is_global_zero else _silent))
+        in_step(fabric, partial(folder.refuse_other, source))
         if not fabric.is_global_zero:
             train(folder, source, fabric=fabric, deadline=deadline)
             return None

@@ -99,9 +99,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"weights: {path}: cannot be read: {_line(error)}") from None
     except Exception:  # whatever a broken or hostile file makes of the reader
         raise UserError(f"weights: {path}: holds more than plain tensors, or is damaged; wanted safetensors") from None
-    if isinstance(found, dict):
-        found = next((found[key] for key in NESTED if isinstance(found.get(key), dict)), found)
-    tensors = {str(key): value for key, value in dict(found).items() if isinstance(value, Tensor)} if found else {}
+    found = found if isinstance(found, dict) else {}
+    found = next((found[key] for key in NESTED if isinstance(found.get(key), dict)), found)
+    tensors = {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
     if not tensors:
         raise UserError(f"weights: {path}: holds no tensors by name")
     return tensors
