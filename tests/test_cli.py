@@ -116,9 +116,23 @@ def test_a_mistake_in_the_words_is_one_line(words: tuple[str, ...], text: str) -
     assert list(Path().iterdir()) == []  # nothing was begun
 
 
-@pytest.mark.parametrize("words", [("devices=1000", "batch_size=1000"), ("nodes=2",)])
+@pytest.mark.parametrize(
+    ("words", "environment", "text"),
+    [
+        (("devices=1000", "batch_size=1000"), {}, "devices: wanted"),
+        (("nodes=2",), {}, "MASTER_ADDR: not in the environment"),
+        (("nodes=2",), {"MASTER_ADDR": "127.0.0.1"}, "NODE_RANK: not in the environment"),
+        (("nodes=2",), {"MASTER_ADDR": "127.0.0.1", "NODE_RANK": "2"}, "NODE_RANK: wanted a number from 0 to 1"),
+        (("nodes=2",), {"MASTER_ADDR": "a", "NODE_RANK": "1", "MASTER_PORT": "x"}, "MASTER_PORT: wanted a number"),
+        (
+            ("devices=3",),
+            {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"},
+            "devices, nodes: wanted none beside torchrun's 2 processes",
+        ),
+    ],
+)
 def test_several_processes_are_refused_before_any_is_started(
-    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], environment: dict[str, str], text: str
 ) -> None:
     from lightning_fabric import Fabric
 
@@ -126,7 +140,11 @@ def test_several_processes_are_refused_before_any_is_started(
         raise AssertionError("processes were about to be started")
 
     monkeypatch.setattr(Fabric, "launch", launch)
-    assert f"{words[0].split('=')[0]}: wanted" in complaint(*train(*words))
+    for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert text in complaint(*train(*words))
     assert list(Path().iterdir()) == []
 
 

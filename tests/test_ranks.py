@@ -16,7 +16,7 @@ from tiny_run import WORDS
 from torch_stn.lab.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 180
+PATIENCE = 600  # a hang, not a busy machine
 
 
 def stn(

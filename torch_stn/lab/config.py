@@ -5,6 +5,7 @@ field.
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,8 @@ class Config:
     looking: str = "conv"  # of resnet: localisation by conv (the paper's net), or resnet (a block with norms)
     series: int = 1  # of resnet: transformers in a row, on the image and then on the maps before each block
     backbones: int = 1  # of resnet: one for all crops, or as many as crops
+    backbone: str = ""  # of resnet: timm:NAME or torchvision:NAME in the place of our own net
+    weights: str = ""  # of backbone: a file that a new run starts from
     crop: int = 0  # of resnet and number models: pixels a side that a transformer writes; 0 = as many as it reads
     standardize: bool = False  # of resnet: pixels by each image's own mean and deviation, not by the data's
     norm: str = "group"  # of resnet: group (an image's scores are its own affair) | batch
@@ -189,9 +192,25 @@ def check(config: Config) -> Config:
     if not config.numbers and config.photos != (config.model == "resnet"):
         wanted = f"resnet with source={config.source}" if config.photos else "another than resnet, which is for images"
         raise UserError(f"model: wanted {wanted}, got {config.model!r}")
+    _check_backbone(config)
     if not (config.steps or config.epochs or config.seconds):
         raise UserError("steps, epochs, seconds: all are 0, so the run would never end")
     return config
+
+
+def _check_backbone(config: Config) -> None:
+    """What goes with a net of another package."""
+    if not config.backbone:
+        if config.weights:
+            raise UserError(f"weights: wanted backbone=timm:NAME or torchvision:NAME beside it, got {config.weights!r}")
+        return
+    if not re.fullmatch(r"(timm|torchvision):[A-Za-z0-9_.]+", config.backbone):
+        raise UserError(f"backbone: wanted timm:NAME or torchvision:NAME, got {config.backbone!r}")
+    if config.model != "resnet":
+        raise UserError(f"backbone: wanted images and model=resnet, got {config.model!r}")
+    for key in ("width", "norm", "series", "standardize"):
+        if getattr(config, key) != getattr(Config(), key):
+            raise UserError(f"{key}: is of our own net, wanted none with backbone={config.backbone}")
 
 
 def _known(key: str) -> str:

@@ -89,11 +89,12 @@ def _meet(nodes: int) -> None:
                 f"{name}: not in the environment: {meaning}; nodes={nodes} wants the same command on every machine, "
                 f"with {' and '.join(NEEDED)} set, or torchrun"
             )
-    node, port = os.environ["NODE_RANK"], os.environ.setdefault("MASTER_PORT", PORT)
+    node, port = os.environ["NODE_RANK"], os.environ.get("MASTER_PORT", PORT)
     if not (node.isdecimal() and int(node) < nodes):
         raise UserError(f"NODE_RANK: wanted a number from 0 to {nodes - 1}, got {node!r}")
     if not (port.isdecimal() and 0 < int(port) < 65536):
         raise UserError(f"MASTER_PORT: wanted a number from 1 to 65535, got {port!r}")
+    os.environ["MASTER_PORT"] = port  # Fabric would take any that is free here
     if os.environ.get("LOCAL_RANK", "0") == "0":
         say(f"machine {node}, the last is {nodes - 1}: waits for the others at {os.environ['MASTER_ADDR']}:{port}")
 

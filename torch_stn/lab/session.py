@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch_stn.lab.data.load import Source, facts_for, load
 from torch_stn.lab.data.photos import Photos
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.evaluate import evaluate
+from torch_stn.lab.models.backbones import load_weights
 from torch_stn.lab.processes import (
     counts,
     in_step,
@@ -55,6 +57,8 @@ def prepare(config: Config) -> tuple[Fabric, Config, Source]:
     The config comes back with what was found in the place of digits=auto and of a relative path: a resumed run must
     find the same.
     """
+    if config.weights:
+        config = replace(config, weights=str(Path(config.weights).expanduser().absolute()))
     if not config.photos:
         models.build(config)
     fabric = launch(config)
@@ -63,7 +67,7 @@ def prepare(config: Config) -> tuple[Fabric, Config, Source]:
     with losses_told(None, fabric):
         source = in_step(fabric, lambda: load(config, notice=say if fabric.is_global_zero else _silent))
     if isinstance(source, Photos):
-        models.build(config, facts_for(source, config))
+        load_weights(models.build(config, facts_for(source, config)), config)
         # {a,b}/train.tar stands for several paths, and is kept as it is.
         given = config.data and not config.data.startswith("{")
         where = str(Path(config.data).expanduser().absolute()) if given else config.data
@@ -109,6 +113,7 @@ def train_and_evaluate(
         if source is None:
             notice = say if fabric.is_global_zero else _silent
             source = in_step(fabric, lambda: load(config, notice=notice, run=folder.path))
+        in_step(fabric, partial(folder.refuse_other, source))
         if not fabric.is_global_zero:
             train(folder, source, fabric=fabric, deadline=deadline)
             return None

@@ -21,6 +21,7 @@ from torch_stn.lab.data.sets import Batch
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.evaluate import quick_error, snapshot
 from torch_stn.lab.models.aligned import Aligned
+from torch_stn.lab.models.backbones import load_weights
 from torch_stn.lab.models.dropout import has_dropout, set_samples
 from torch_stn.lab.processes import launch, trained
 from torch_stn.lab.recorder import Recorder, Watch
@@ -97,6 +98,8 @@ def train(
     data = data_set(source, config, fabric.device)
     folder.refuse_other(source)
     raw = models.build(config, data.facts)
+    if not folder.checkpoints():
+        load_weights(raw, config)
     model, optimizer = fabric.setup(raw, make_optimizer(raw, config))
     data.dtype = next(raw.parameters()).dtype
     limit = step_limit(config, len(data.train[1]))

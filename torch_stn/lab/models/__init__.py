@@ -49,7 +49,7 @@ def build(config: Config, facts: Facts | None = None) -> nn.Module:
 
 def label(config: Config) -> str:
     """What a table calls the network: ``ST-CNN affine``, ``2 x ST-ResNet attention``."""
-    name = _LABELS[config.model]
+    name = config.backbone.replace(":", " ") or _LABELS[config.model]
     if config.model == "resnet":
         if config.transform == "none":
             return name

@@ -9,19 +9,25 @@ from torch_stn.lab.data.draws import uniform
 _FIRST_STREAM = 1000  # streams below belong to the distortions
 
 
-class SampleDropout(nn.Module):
-    """Dropout keyed by sample. ``channels`` drops whole channels, as nn.Dropout2d.
-
-    Before a training step, :func:`set_samples` hands over which samples are in the batch.
+class Keyed(nn.Module):
+    """A module whose draws are keyed by sample. Before a training step, :func:`set_samples` hands over which samples
+    are in the batch.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.samples: Tensor | None = None
+        self.seed = 0
+
+
+class SampleDropout(Keyed):
+    """Dropout keyed by sample. ``channels`` drops whole channels, as nn.Dropout2d."""
 
     def __init__(self, p: float = 0.5, *, channels: bool = False, layer: int = 0) -> None:
         super().__init__()
         self.p = p
         self.channels = channels
         self.layer = layer
-        self.samples: Tensor | None = None
-        self.seed = 0
 
     def extra_repr(self) -> str:
         return f"p={self.p}, channels={self.channels}"
@@ -39,13 +45,13 @@ class SampleDropout(nn.Module):
 
 
 def set_samples(model: nn.Module, seed: int, samples: Tensor) -> None:
-    """Tell every SampleDropout of a model which global sample numbers the next batch holds."""
+    """Tell everything in a model that draws by sample which global sample numbers the next batch holds."""
     for module in model.modules():
-        if isinstance(module, SampleDropout):
+        if isinstance(module, Keyed):
             module.seed = seed
             module.samples = samples.detach()
 
 
 def has_dropout(model: nn.Module) -> bool:
     """Whether a model needs :func:`set_samples`."""
-    return any(isinstance(module, SampleDropout) for module in model.modules())
+    return any(isinstance(module, Keyed) for module in model.modules())

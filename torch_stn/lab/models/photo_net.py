@@ -9,6 +9,7 @@ from torch_stn.lab.config import Config
 from torch_stn.lab.data.facts import Facts
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.models.aligned import Aligned
+from torch_stn.lab.models.backbones import foreign_backbone
 from torch_stn.lab.models.residual import (
     BLOCKS,
     WIDTH,
@@ -35,9 +36,14 @@ def photo_net(config: Config, facts: Facts, family: Transform | None) -> nn.Modu
     count = 1 if family is None else config.count
     later = [] if family is None else series(config, family, side, width)
     backbones = [
-        ResidualNet(facts.channels, width=width, norm=config.norm, transformers=later) for _ in range(config.backbones)
+        foreign_backbone(config, side)
+        if config.backbone
+        else ResidualNet(facts.channels, width=width, norm=config.norm, transformers=later)
+        for _ in range(config.backbones)
     ]
-    classifier = Descriptors(normalize, backbones, len(facts.classes), count=count)
+    # A net of another package normalises as its own training did.
+    before = nn.Identity() if config.backbone else normalize
+    classifier = Descriptors(before, backbones, len(facts.classes), count=count)
     if family is None:
         return classifier
     transformer = SpatialTransformer(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torch_stn.nn import SpatialTransformer
+
+if TYPE_CHECKING:
+    from torch_stn.lab.models.backbones import Backbone
 
 WIDTH = 32  # channels of the first stage; the next two have twice and four times as many
 BLOCKS = 3
@@ -138,7 +142,9 @@ class Descriptors(nn.Module):
     count = 1 (N, C, h, w). One backbone serves all crops, or each of ``count`` its own.
     """
 
-    def __init__(self, normalize: nn.Module, backbones: Sequence[ResidualNet], classes: int, *, count: int = 1) -> None:
+    def __init__(
+        self, normalize: nn.Module, backbones: Sequence[ResidualNet | Backbone], classes: int, *, count: int = 1
+    ) -> None:
         super().__init__()
         self.normalize = normalize
         self.backbone = backbones[0] if len(backbones) == 1 else nn.ModuleList(backbones)
