@@ -34,6 +34,13 @@ class LocalizationFC(nn.Module):
         self.out_features = widths[-1]
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            # In bfloat16 torch 2.13 dies of a division by zero at 49,152 inputs, batches of 32 and one thread, say.
+            with torch.autocast("cpu", enabled=False):
+                return self._features(x.to(self.layers[0].weight.dtype))
+        return self._features(x)
+
+    def _features(self, x: Tensor) -> Tensor:
         x = x.flatten(1)
         for layer in self.layers:
             x = F.relu(layer(x))
