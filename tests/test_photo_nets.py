@@ -31,9 +31,9 @@ def pictures(count: int = 4) -> Tensor:
     return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("series", [2, 3, 4])
-def test_transformers_in_a_row_start_as_the_net_without_them(series: int) -> None:
-    row, plain = net(series=series), net(transform="none")
+@pytest.mark.parametrize(("series", "halve"), [(2, True), (3, False), (4, True)])
+def test_transformers_in_a_row_start_as_the_net_without_them(series: int, halve: bool) -> None:
+    row, plain = net(series=series, halve=halve), net(transform="none", halve=halve)
     missing = plain.load_state_dict({
         key.removeprefix("classifier."): value
         for key, value in row.state_dict().items()

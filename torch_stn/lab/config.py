@@ -47,6 +47,7 @@ class Config:
     weights: str = ""  # of backbone: a file that a new run starts from
     crop: int = 0  # of resnet and number models: pixels a side that a transformer writes; 0 = as many as it reads
     standardize: bool = False  # of resnet: pixels by each image's own mean and deviation, not by the data's
+    halve: bool = True  # of resnet: its first convolution halves the picture; false for pictures of few pixels
     norm: str = "group"  # of resnet: group (an image's scores are its own affair) | batch
     width: int = 0  # units of FCN layers, filters of CNNs; 0 takes the model's own
     scale: float = 1.0  # of NUMBER_MODELS: the share of the paper's filters and units
@@ -208,7 +209,7 @@ def _check_backbone(config: Config) -> None:
         raise UserError(f"backbone: wanted timm:NAME or torchvision:NAME, got {config.backbone!r}")
     if config.model != "resnet":
         raise UserError(f"backbone: wanted images and model=resnet, got {config.model!r}")
-    for key in ("width", "norm", "series", "standardize"):
+    for key in ("width", "halve", "norm", "series", "standardize"):
         if getattr(config, key) != getattr(Config(), key):
             raise UserError(f"{key}: is of our own net, wanted none with backbone={config.backbone}")
 

@@ -24,6 +24,7 @@ from torch_stn.nn import LocalizationConv, LocalizationFC, SpatialTransformer
 from torch_stn.transforms import Transform
 
 LOOK = 56  # pixels a side that localisation looks at, at most twice as many
+GLANCE = 8  # points a side, or up to twice as many, that localisation on maps looks at
 SMALLEST = 28  # that LocalizationConv needs
 TILE = 0.5  # side of the window that each of several transformers starts at, as a share of the image's
 
@@ -38,7 +39,7 @@ def photo_net(config: Config, facts: Facts, family: Transform | None) -> nn.Modu
     backbones = [
         foreign_backbone(config, side)
         if config.backbone
-        else ResidualNet(facts.channels, width=width, norm=config.norm, transformers=later)
+        else ResidualNet(facts.channels, width=width, norm=config.norm, halve=config.halve, transformers=later)
         for _ in range(config.backbones)
     ]
     # A net of another package normalises as its own training did.
@@ -76,13 +77,14 @@ def localization(shape: tuple[int, ...], looking: str = "conv") -> nn.Module:
 
 
 def series(config: Config, family: Transform, side: int, width: int) -> list[SpatialTransformer]:
-    """The transformers behind the first one: each reads and writes the maps before a block, and looks at them at half
-    their size: a map of many channels has inputs enough.
+    """The transformers behind the first one: each reads and writes the maps before a block, and looks at them reduced
+    to about GLANCE points a side: maps of many channels have inputs enough.
     """
     transformers = []
-    for channels, high, wide in block_shapes(side, side, width)[: config.series - 1]:
-        features = nn.Sequential(nn.AvgPool2d(2), LocalizationFC((channels, high // 2, wide // 2)))
+    for channels, high, wide in block_shapes(side, side, width, halve=config.halve)[: config.series - 1]:
         shape = (channels, high, wide)
+        factor = max(1, min(high, wide) // GLANCE)
+        features = nn.Sequential(nn.AvgPool2d(factor), LocalizationFC((channels, high // factor, wide // factor)))
         transformers.append(SpatialTransformer(features, family, shape[1:], in_shape=shape, padding_mode="border"))
     return transformers
 

@@ -73,9 +73,9 @@ class Block(nn.Module):
 
 
 class ResidualNet(nn.Module):
-    """Halved by a convolution, three blocks of which two halve again, mean over the picture: (N, C, H, W) -> (N, 4 w).
+    """A convolution, three blocks of which two halve, mean over the picture: (N, C, H, W) -> (N, 4 w).
 
-    ``out_features`` says 4 w. With norm="group" an image's features do not depend on its batch, nor on how many
+    ``out_features`` says 4 w; ``halve``, whether the first convolution halves too. With norm="group" an image's features do not depend on its batch, nor on how many
     processes share it; with "batch" they do while it trains. ``transformers`` stand before the blocks, in their order,
     as many as there are; ``block_shapes`` says what they read.
     """
@@ -86,10 +86,11 @@ class ResidualNet(nn.Module):
         *,
         width: int = WIDTH,
         norm: str = "group",
+        halve: bool = True,
         transformers: Sequence[SpatialTransformer] = (),
     ) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(channels, width, 3, 2, 1, bias=False)
+        self.stem = nn.Conv2d(channels, width, 3, 2 if halve else 1, 1, bias=False)
         self.blocks = nn.Sequential(
             Block(width, width, 1, norm), Block(width, 2 * width, 2, norm), Block(2 * width, 4 * width, 2, norm)
         )
@@ -106,15 +107,15 @@ class ResidualNet(nn.Module):
         return F.relu(self.norm(x)).mean(dim=(2, 3))
 
 
-def block_shapes(height: int, width: int, filters: int) -> list[tuple[int, int, int]]:
+def block_shapes(height: int, width: int, filters: int, *, halve: bool = True) -> list[tuple[int, int, int]]:
     """(C, H, W) of the maps before each block of a :class:`ResidualNet` whose first stage has so many filters.
 
     >>> block_shapes(32, 32, 8)
     [(8, 16, 16), (8, 16, 16), (16, 8, 8)]
     """
-    half = (filters, -(-height // 2), -(-width // 2))
-    quarter = (2 * filters, -(-height // 4), -(-width // 4))
-    return [half, half, quarter]
+    if halve:
+        height, width = -(-height // 2), -(-width // 2)
+    return [(filters, height, width), (filters, height, width), (2 * filters, -(-height // 2), -(-width // 2))]
 
 
 class ResidualLocalization(nn.Module):
