@@ -37,7 +37,7 @@ class LocalizationFC(nn.Module):
         if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             # In bfloat16 torch 2.13 dies of a division by zero at 49,152 inputs, batches of 32 and one thread, say.
             with torch.autocast("cpu", enabled=False):
-                return self._features(x.to(self.layers[0].weight.dtype))
+                return self._features(x.to(next(self.parameters()).dtype))
         return self._features(x)
 
     def _features(self, x: Tensor) -> Tensor:
