@@ -75,8 +75,8 @@ class Block(nn.Module):
 class ResidualNet(nn.Module):
     """A convolution, three blocks of which two halve, mean over the picture: (N, C, H, W) -> (N, 4 w).
 
-    ``out_features`` says 4 w; ``halve``, whether the first convolution halves too. With norm="group" an image's features
-    do not depend on its batch, nor on how many processes share it; with "batch" they do while it trains.
+    ``out_features`` says 4 w; ``halve``, whether the first convolution halves too. With norm="group" an image's
+    features do not depend on its batch, nor on how many processes share it; with "batch" they do while it trains.
     ``transformers`` stand before the blocks, in their order, as many as there are; ``block_shapes`` says what they
     read.
     """
