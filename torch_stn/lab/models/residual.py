@@ -98,11 +98,9 @@ class ResidualNet(nn.Module):
         self.norm = _norm(4 * width, norm)
         self.transformers = nn.ModuleList(transformers)
         self.out_features = 4 * width
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
-        # On a CPU a step in bfloat16 is up to a third faster so.
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        x = self.stem(x)
         for k, block in enumerate(self.blocks):
             x = block(self.transformers[k](x) if k < len(self.transformers) else x)
         return F.relu(self.norm(x)).mean(dim=(2, 3))
