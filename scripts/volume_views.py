@@ -6,7 +6,7 @@ python scripts/volume_views.py runs/reproduce/volumes/st-cnn-0 docs/images/volum
 import sys
 from pathlib import Path
 
-from torch_stn.lab.report.volume_views import volumes_picture
+from torch_stn.lab.volume_views import volumes_picture
 
 if __name__ == "__main__":
     print(volumes_picture(Path(sys.argv[1]), Path(sys.argv[2])))

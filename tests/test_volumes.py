@@ -14,7 +14,7 @@ from torch_stn.lab.models import build, count_parameters
 from torch_stn.lab.models.volumes import START, Projection
 from torch_stn.lab.report.page import build_report
 from torch_stn.lab.report.runs import read_run
-from torch_stn.lab.report.volume_views import solid_view, volumes_picture
+from torch_stn.lab.volume_views import solid_view, volumes_picture
 
 DIGITS = torch.from_numpy(tiny_digits().train_images)
 LABELS = torch.from_numpy(tiny_digits().train_labels)
