@@ -24,14 +24,14 @@ BATCH, TEST_SEED, TEST_DRAWS = 100, 2015, 10
 AMOUNT = 0.25
 
 
-def homography(seed: int, samples: Tensor) -> Map:
+def homography(seed: int, samples: Tensor, amount: float = AMOUNT) -> Map:
     """Four corners and a common shift."""
-    return perturbation(samples, seed, AMOUNT)
+    return perturbation(samples, seed, amount)
 
 
-def affine(seed: int, samples: Tensor) -> Map:
+def affine(seed: int, samples: Tensor, amount: float = AMOUNT) -> Map:
     """The same with three corners, which an affine map follows."""
-    moved = normal(seed, samples, CORNER_STREAM, 8, 0.0, AMOUNT)
+    moved = normal(seed, samples, CORNER_STREAM, 8, 0.0, amount)
     three = torch.tensor(CORNERS[:3])
     corners = three + moved[:, :6].unflatten(1, (3, 2)) + moved[:, None, 6:]
     homogeneous = torch.cat([three, torch.ones(3, 1)], dim=1)
