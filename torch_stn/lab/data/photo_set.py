@@ -29,7 +29,7 @@ class PhotoSet:
         self.seed = config.seed
         self.device = torch.device(device)
         self.dtype = torch.float32  # of the images; a network in another precision sets it
-        self.name = photos.name
+        self.name = f"{photos.name}, perturbed" if config.perturb else photos.name
         self.train = torch.from_numpy(photos.train_images).to(device), torch.from_numpy(photos.train_labels).to(device)
         self.test = torch.from_numpy(photos.test_images).to(device), torch.from_numpy(photos.test_labels).to(device)
         self.facts = facts_of(photos)
