@@ -16,6 +16,7 @@ from torch_stn.lab.session import start
 from torch_stn.lab.train import train
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
+SPECIES = ("001.Black_footed_Albatross", "002.Laysan_Albatross")
 WORDS = [
     "size=16", "width=8", "batch_size=8", "epochs=0", "steps=6", "log_every=1", "checkpoint_every=2", "evaluations=3",
     "tensorboard=false", "accelerator=cpu",
@@ -39,6 +40,25 @@ def photo_folder(path: Path, counts: Mapping[str, int] | int = 6) -> Path:
         for index in range(count):
             ending = "png" if index % 2 else "jpg"
             photo(COLOURS[name], 100 * number + index).save(path / name / f"{index:03d}.{ending}")
+    return path
+
+
+def bird_folder(path: Path) -> Path:
+    """CUB-200-2011 as it is published: two species of four images, the first three of each for training."""
+    lines: dict[str, list[str]] = {"images": [], "image_class_labels": [], "train_test_split": [], "classes": []}
+    for number, name in enumerate(SPECIES):
+        folder = path / "CUB_200_2011" / "images" / name
+        folder.mkdir(parents=True)
+        lines["classes"].append(f"{number + 1} {name}")
+        for index in range(4):
+            image = 4 * number + index + 1
+            file = f"{name[4:]}_{index:04d}_{image}.jpg"
+            photo(list(COLOURS.values())[number], image).save(folder / file)
+            lines["images"].append(f"{image} {name}/{file}")
+            lines["image_class_labels"].append(f"{image} {number + 1}")
+            lines["train_test_split"].append(f"{image} {int(index < 3)}")
+    for table, rows in lines.items():
+        (path / "CUB_200_2011" / f"{table}.txt").write_text("\n".join(rows) + "\n")
     return path
 
 

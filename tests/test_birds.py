@@ -5,37 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from photo_folder import COLOURS, photo
+from photo_folder import COLOURS, SPECIES, bird_folder, photo
 
 from torch_stn.lab.config import override
 from torch_stn.lab.data.photos import Photos, load_photos
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.experiments.birds import CONFIG
 
-SPECIES = ("001.Black_footed_Albatross", "002.Laysan_Albatross")
-
 
 def read(path: Path, *words: str) -> Photos:
     return load_photos(override(CONFIG, [f"data={path}", "size=16", *words]), lambda line: None)
-
-
-def published(path: Path) -> Path:
-    """Two species of four images, the first three of each for training."""
-    lines: dict[str, list[str]] = {"images": [], "image_class_labels": [], "train_test_split": [], "classes": []}
-    for number, name in enumerate(SPECIES):
-        folder = path / "CUB_200_2011" / "images" / name
-        folder.mkdir(parents=True)
-        lines["classes"].append(f"{number + 1} {name}")
-        for index in range(4):
-            image = 4 * number + index + 1
-            file = f"{name[4:]}_{index:04d}_{image}.jpg"
-            photo(list(COLOURS.values())[number], image).save(folder / file)
-            lines["images"].append(f"{image} {name}/{file}")
-            lines["image_class_labels"].append(f"{image} {number + 1}")
-            lines["train_test_split"].append(f"{image} {int(index < 3)}")
-    for table, rows in lines.items():
-        (path / "CUB_200_2011" / f"{table}.txt").write_text("\n".join(rows) + "\n")
-    return path
 
 
 def compact(path: Path) -> Path:
@@ -54,7 +33,7 @@ def compact(path: Path) -> Path:
 
 
 def test_the_published_layout(tmp_path: Path) -> None:
-    photos = read(published(tmp_path))
+    photos = read(bird_folder(tmp_path))
     assert photos.classes == SPECIES
     assert photos.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert photos.test_labels.tolist() == [0, 1]
@@ -71,7 +50,7 @@ def test_the_archive(tmp_path: Path) -> None:
     assert photos.name == "CUB-200-2011, 100 species"
 
 
-@pytest.mark.parametrize("make", [published, compact])
+@pytest.mark.parametrize("make", [bird_folder, compact])
 def test_with_validation_the_official_test_is_not_read(tmp_path: Path, make: object) -> None:
     official = {image.tobytes() for image in read(make(tmp_path)).test_images}  # type: ignore[operator]
     photos = read(tmp_path, "validation=0.4")
@@ -81,7 +60,7 @@ def test_with_validation_the_official_test_is_not_read(tmp_path: Path, make: obj
 
 
 def test_faults_are_named(tmp_path: Path) -> None:
-    published(tmp_path)
+    bird_folder(tmp_path)
     folder = tmp_path / "CUB_200_2011"
     next((folder / "images" / SPECIES[0]).glob("*_0000_*")).unlink()
     (folder / "image_class_labels.txt").write_text(

@@ -7,7 +7,7 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-from photo_folder import photo_folder, sign_folder
+from photo_folder import bird_folder, photo_folder, sign_folder
 from tiny_run import tiny_digits, tiny_train
 
 from torch_stn.lab import experiments, models
@@ -37,7 +37,7 @@ def test_two_steps_of_every_experiment(tmp_path: Path, name: str) -> None:
         words += ["evaluations=2", "test_distortions=1", "accelerator=cpu"]
         source: Source = tiny_digits()
         if config.photos:
-            make = sign_folder if config.source == "gtsrb" else photo_folder
+            make = {"gtsrb": sign_folder, "cub": bird_folder}.get(config.source, photo_folder)
             words += [f"data={make(tmp_path / 'photos')}", "size=16"]
             source = load_photos(override(config, words), lambda line: None)
         folder = start(override(config, words), tmp_path / str(number), source=source)
