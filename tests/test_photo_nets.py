@@ -132,7 +132,7 @@ def test_tables_compare_nets_of_equal_size() -> None:
                     assert getattr(cell.config, key) == getattr(cells[cell.against].config, key)
 
 
-def test_only_images_are_perturbed() -> None:
+def test_a_perturbation_has_a_limit() -> None:
     assert override(BASE, ["perturb=0.25"]).perturb == 0.25
     with pytest.raises(UserError, match=r"perturb: wanted a number of at most 0\.9, got 1\.0"):
         override(BASE, ["perturb=1"])

@@ -78,6 +78,6 @@ def _lock(file: IO[str], wait: bool) -> bool:
         if error.errno in (errno.EAGAIN, errno.EACCES):
             return False
         raise UserError(
-            f"{file.name}: its file system keeps no locks ({error.strerror}); wanted another --out"
+            f"{file.name}: its file system keeps no locks ({error.strerror}); wanted a folder on another one"
         ) from None
     return True
