@@ -1,18 +1,14 @@
 """The `stn` command. Heavy imports happen inside commands only, so that `stn --help` answers at once."""
 
-import errno
-import functools
-import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
 from torch_stn._version import __version__
 from torch_stn.lab import experiments  # plain data
-from torch_stn.lab.errors import LostProcessError, UserError
+from torch_stn.lab.errors import UserError
+from torch_stn.lab.exits import FOREIGN, INTERRUPTED, fail, one_line_errors
 
 app = typer.Typer(
     name="stn",
@@ -23,40 +19,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 RUNS = Path("runs")
-FOREIGN = 1  # exit codes: a fault of the machine
-MISTAKE = 2  # a fault of the call
-INTERRUPTED = 130
-
-
-def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """A user's mistake is one line on stderr and an exit code, never a traceback."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except UserError as error:
-            _fail(str(error), MISTAKE)
-        except LostProcessError as error:
-            typer.echo(f"stn: {error}", err=True)
-            raise typer.Exit(FOREIGN) from None
-        except KeyboardInterrupt:
-            _fail("interrupted", INTERRUPTED)
-        except BrokenPipeError:
-            sys.stderr.close()
-            raise typer.Exit(FOREIGN) from None
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            hint = "; nothing written so far is lost" if error.errno == errno.ENOSPC else ""
-            _fail(f"{where}{error.strerror or error}{hint}", FOREIGN)
-
-    return wrapped
-
-
-def _fail(line: str, code: int) -> NoReturn:
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes the first speaks
-        typer.echo(f"stn: {line}", err=True)
-    raise typer.Exit(code)
 
 
 @app.callback(invoke_without_command=True)
@@ -107,9 +69,9 @@ def train(
     try:
         record = train_and_evaluate(folder, source, fabric)
     except Interrupted as stopped:
-        _fail(f"stopped at step {stopped.step}; go on with: stn train --resume {folder.path}", INTERRUPTED)
+        fail(f"stopped at step {stopped.step}; go on with: stn train --resume {folder.path}", INTERRUPTED)
     except KeyboardInterrupt:
-        _fail(f"interrupted; what is trained is saved, go on with: stn train --resume {folder.path}", INTERRUPTED)
+        fail(f"interrupted; what is trained is saved, go on with: stn train --resume {folder.path}", INTERRUPTED)
     if record is not None:
         print_results(out, [record])
         typer.echo(f"run: {folder.path}")
@@ -143,14 +105,14 @@ def reproduce(
     try:
         outcome = run(jobs, RUNS / "reproduce", results, say, **seconds)
     except (Interrupted, KeyboardInterrupt):
-        _fail("interrupted; what is trained is saved, the same command goes on", INTERRUPTED)
+        fail("interrupted; what is trained is saved, the same command goes on", INTERRUPTED)
     counts = {"done": outcome.done, "were there": outcome.were_there, "with another process": outcome.elsewhere}
     counts |= {"failed": outcome.failed, "left": outcome.left}
     typer.echo(", ".join(f"{len(each)} {word}" for word, each in counts.items() if each))
     for job in outcome.left:
         typer.echo(f"left: {job.name}")
     if outcome.failed:
-        _fail(f"failed: {', '.join(job.name for job in outcome.failed)}", FOREIGN)
+        fail(f"failed: {', '.join(job.name for job in outcome.failed)}", FOREIGN)
 
 
 @app.command()
@@ -202,7 +164,7 @@ def predict(
         done = predict_shards(model, shards, out, workers=workers, device=device)
         typer.echo(f"{out}: {len(done.done):,} shards done, {len(done.were_there):,} were there")
         if done.left:
-            _fail(f"not done, unreadable or in another process's hands: {', '.join(done.left[:20])}", FOREIGN)
+            fail(f"not done, unreadable or in another process's hands: {', '.join(done.left[:20])}", FOREIGN)
         return
     rows = look_at(model, paths, say, device=device, crops=crops)
     text = write_predictions(rows, out)
@@ -257,7 +219,7 @@ def demo(
     try:
         records, page, animation = make_demo(run, overrides or [])
     except Interrupted as stopped:
-        _fail(f"stopped at step {stopped.step}; stn demo starts afresh", INTERRUPTED)
+        fail(f"stopped at step {stopped.step}; stn demo starts afresh", INTERRUPTED)
     print_results(out, records)
     typer.echo(f"animation: {animation}\nreport: {page}")
 
