@@ -56,13 +56,16 @@ def test_the_label_names_the_package_and_is_fit_for_a_file_name() -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (("backbone=resnet18",), "backbone: wanted timm:NAME or torchvision:NAME, got 'resnet18'"),
+        (
+            ("backbone=resnet18",),
+            "backbone: wanted timm:NAME, torchvision:NAME, lin-lucey or lin-lucey-cnn, got 'resnet18'",
+        ),
         (("backbone=timm:hf-hub:a/b",), "backbone: wanted timm:NAME"),
         (("backbone=timm:../x",), "backbone: wanted timm:NAME"),
         (("weights=w.safetensors",), "weights: wanted backbone="),
-        (("backbone=timm:resnet18", "width=8"), "width: is of our own net"),
-        (("backbone=timm:resnet18", "width=0", "norm=batch"), "norm: is of our own net"),
-        (("backbone=timm:resnet18", "width=0", "series=2"), "series: is of our own net"),
+        (("backbone=timm:resnet18", "width=8"), "width: is of our residual net"),
+        (("backbone=timm:resnet18", "width=0", "norm=batch"), "norm: is of our residual net"),
+        (("backbone=timm:resnet18", "width=0", "series=2"), "series: is of our residual net"),
     ],
 )
 def test_words_that_do_not_go_together_are_refused(words: tuple[str, ...], text: str) -> None:

@@ -13,7 +13,7 @@ from torch_stn.lab.data.kinds import KINDS
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.models.aligned import Aligned
 from torch_stn.lab.models.dropout import set_samples
-from torch_stn.lab.models.house_numbers import WINDOW, NumberNet
+from torch_stn.lab.models.house_numbers import NumberNet
 from torch_stn.lab.recipes import RECIPES
 from torch_stn.lab.sequences import mistaken, sequence_measures
 from torch_stn.nn import SpatialTransformer, parameter_groups
@@ -99,9 +99,12 @@ def test_a_transformer_that_writes_fewer_pixels_than_it_reads() -> None:
     assert single(x).shape == multi(x).shape == (2, 5, 11)
     assert isinstance(single, Aligned)
     # It starts at the middle, not at the whole.
-    middle = warp(x, Affine()(WINDOW * torch.eye(2, 3)[None]), (64, 64), padding_mode="border")
+    middle = warp(x, Affine()(0.7 * torch.eye(2, 3)[None]), (64, 64), padding_mode="border")
     assert torch.allclose(single.transformer(x), middle, atol=1e-6)
-    assert torch.allclose(transformers(multi)[0].head.bias, torch.tensor([WINDOW, 0, 0, 0, WINDOW, 0]))
+    assert torch.allclose(transformers(multi)[0].head.bias, torch.tensor([0.7, 0, 0, 0, 0.7, 0]))
+    same = build(model="st-number-cnn", data="strings-128", window=0.5).eval()  # where it writes as many, too
+    assert isinstance(same, Aligned)
+    assert torch.allclose(same.transformer.head.bias, torch.tensor([0.5, 0, 0, 0, 0.5, 0]))
     small = build(data="strings-64").eval()
     small.load_state_dict(single.classifier.state_dict())
     assert torch.allclose(single(x), small(middle), atol=1e-5)
@@ -148,7 +151,7 @@ def test_the_papers_recipe() -> None:
     config = RECIPES["paper"](cells["svhn-128-px-st-cnn-multi-full-width"].config)
     assert (config.optimizer, config.momentum, config.learning_rate, config.localization_rate) == ("sgd", 0, 0.01, 0.1)
     assert (config.batch_size, config.steps, config.schedule, config.weight_decay) == (128, 400_000, "fifths", 5e-4)
-    assert (config.dropout, config.scale, config.size, config.source) == (0.5, 1.0, 128, "svhn")
+    assert (config.dropout, config.scale, config.size, config.source, config.window) == (0.5, 1.0, 128, "svhn", 1.0)
 
 
 def test_the_table_has_the_papers_numbers() -> None:

@@ -16,7 +16,8 @@ from torch_stn.lab.data.facts import Facts
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.experiments import birds, signs
 from torch_stn.lab.models.aligned import Aligned
-from torch_stn.lab.models.residual import Standardize
+from torch_stn.lab.models.dropout import set_samples
+from torch_stn.lab.models.residual import Descriptors, Standardize
 from torch_stn.transforms import Affine
 
 FACTS = Facts(3, 32, 32, tuple("abcde"), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -70,6 +71,52 @@ def test_localisation_by_a_residual_block() -> None:
     large = Facts(3, 160, 128, FACTS.classes, FACTS.mean, FACTS.deviation)
     wide = models.build(replace(BASE, looking="resnet", crop=64), large)
     assert wide(torch.rand(2, 3, 160, 128)).shape == (2, 5)
+
+
+@pytest.mark.parametrize(("halve", "features"), [(True, 32 * 16), (False, 32 * 64)])
+def test_places_of_the_last_maps_may_be_kept(halve: bool, features: int) -> None:
+    """Features in a row are the maps whose mean is otherwise taken."""
+    kept, mean = net(average=False, halve=halve, transform="none"), net(halve=halve, transform="none")
+    assert isinstance(kept, Descriptors)
+    assert isinstance(mean, Descriptors)
+    assert kept.scores.in_features == kept.backbone.out_features == features
+    kept.backbone.load_state_dict(mean.backbone.state_dict())
+    x = pictures()
+    found = kept.backbone(kept.normalize(x)).unflatten(1, (32, -1)).mean(dim=2)
+    torch.testing.assert_close(found, mean.backbone(mean.normalize(x)))
+    odd = models.build(replace(BASE, average=False, halve=halve), replace(FACTS, height=45, width=37))
+    assert odd(torch.rand(2, 3, 45, 37)).shape == (2, 5)
+
+
+def test_dropout_before_the_scores_is_a_function_of_the_sample() -> None:
+    model = net(dropout=0.5, transform="none").train()
+    x = pictures()
+    set_samples(model, 3, torch.arange(4))
+    first = model(x)
+    assert torch.equal(model(x), first)
+    set_samples(model, 3, torch.arange(4) + 4)
+    assert not torch.equal(model(x), first)
+    assert torch.equal(model.eval()(x), net(transform="none")(x))
+
+
+def test_the_small_networks_of_lin_and_lucey() -> None:
+    """Layers as in the paper; behind a transformer they start as without it."""
+    words = {"backbone": "lin-lucey", "transform": "projective", "looking": "lin-lucey", "iterations": 4}
+    ours, alone = net(**words), net(backbone="lin-lucey-cnn", transform="none")
+    small = net(backbone="lin-lucey", transform="none")
+    convs = [
+        [m.out_channels for m in each.modules() if isinstance(m, torch.nn.Conv2d)] for each in (ours, alone, small)
+    ]
+    assert sorted(convs[0]) == sorted([6, 24, 6, 12])
+    assert convs[1:] == [[6, 12, 24], [6, 12]]
+    assert [m.out_features for m in alone.modules() if isinstance(m, torch.nn.Linear)] == [200, 5]
+    assert isinstance(ours, Aligned)
+    small.load_state_dict(ours.classifier.state_dict())
+    x = pictures()
+    torch.testing.assert_close(ours(x), small(x), rtol=0, atol=1e-5)
+    assert models.label(replace(BASE, **words)) == "ST-lin-lucey projective x 4"  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="weights: wanted backbone=timm:NAME"):
+        override(BASE, ["backbone=lin-lucey", "width=0", "weights=x.safetensors"])
 
 
 def test_standardized_pictures_do_not_tell_the_light() -> None:

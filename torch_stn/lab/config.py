@@ -40,18 +40,22 @@ class Config:
     shared: bool = False  # behind a layer: its localisation net looks at that layer's maps instead of the image
     theta_forward: bool = False  # the classifier is given theta, beside its last features
     iterations: int = 1  # of resnet: how often one transformer looks
-    looking: str = "conv"  # of resnet: localisation by conv (the paper's net), or resnet (a block with norms)
+    looking: str = "conv"  # of resnet: localisation by conv (the paper's net), resnet (a block with norms), lin-lucey
     series: int = 1  # of resnet: transformers in a row, on the image and then on the maps before each block
     backbones: int = 1  # of resnet: one for all crops, or as many as crops
-    backbone: str = ""  # of resnet: timm:NAME or torchvision:NAME in the place of our own net
+    backbone: str = ""  # of resnet, in its place: timm:NAME, torchvision:NAME or one of OWN_BACKBONES
     weights: str = ""  # of backbone: a file that a new run starts from
     crop: int = 0  # of resnet and number models: pixels a side that a transformer writes; 0 = as many as it reads
     standardize: bool = False  # of resnet: pixels by each image's own mean and deviation, not by the data's
     halve: bool = True  # of resnet: its first convolution halves the picture; false for pictures of few pixels
+    average: bool = True  # of resnet: the mean of its last maps; false keeps places: for things that fill it
     norm: str = "group"  # of resnet: group (an image's scores are its own affair) | batch
     width: int = 0  # units of FCN layers, filters of CNNs; 0 takes the model's own
     scale: float = 1.0  # of NUMBER_MODELS: the share of the paper's filters and units
-    dropout: float = 0.0  # of NUMBER_MODELS: the share dropped in every layer but the first
+    window: float = (
+        0.7  # of NUMBER_MODELS beyond 64 pixels: the share of the side that the first transformer starts with
+    )
+    dropout: float = 0.0  # of NUMBER_MODELS: the share dropped in every layer but the first; of resnet before its last
     # How long: the run ends at the first of these that is reached; 0 = no such limit.
     steps: int = 20_000
     epochs: float = 0.0
@@ -93,6 +97,7 @@ class Config:
         return self.source == "svhn" or (self.source == "digits" and self.data.startswith("strings"))
 
 
+OWN_BACKBONES = ("lin-lucey", "lin-lucey-cnn")  # behind a transformer; alone, and deeper by what that would cost
 # Whole house numbers, several digits at once: CNN, ST-CNN Single and ST-CNN Multi of the paper.
 NUMBER_MODELS = ("number-cnn", "st-number-cnn", "st-number-cnn-multi")
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -104,7 +109,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     ),
     "balance": ("none", "weights", "draws"),
     "model": ("fcn", "cnn", "bn-cnn", "st-fcn", "st-cnn", "st-bn-cnn", "tutorial", "resnet", *NUMBER_MODELS),
-    "looking": ("conv", "resnet"),
+    "looking": ("conv", "resnet", "lin-lucey"),
     "norm": ("group", "batch"),
     "optimizer": ("adamw", "sgd"),
     "schedule": ("cosine", "steps", "fifths"),
@@ -114,7 +119,7 @@ _AT_LEAST: dict[str, float] = {
     **dict.fromkeys(("series", "backbones"), 1),
     **dict.fromkeys(("validation", "jitter", "colour_jitter", "perturb", "crop", "layer"), 0),
     "size": 8,
-    "scale": 0.01,
+    **dict.fromkeys(("scale", "window"), 0.01),
     "dropout": 0,
     **dict.fromkeys(
         ("steps", "epochs", "seconds", "width", "seed", "threads", "clip", "area_penalty", "weight_decay"), 0
@@ -128,7 +133,7 @@ _AT_LEAST: dict[str, float] = {
 _AT_MOST: dict[str, float] = {
     **dict.fromkeys(("label_smoothing", "momentum", "warmup"), 0.999),
     **dict.fromkeys(("validation", "jitter", "colour_jitter", "perturb", "dropout"), 0.9),
-    "scale": 4,
+    **dict.fromkeys(("scale", "window"), 4),
     **dict.fromkeys(("size", "crop"), 4096),
     **dict.fromkeys(("count", "iterations", "series", "backbones", "layer"), 64),
     **dict.fromkeys(("devices", "nodes", "threads", "evaluations", "test_distortions"), 1024),
@@ -200,18 +205,20 @@ def check(config: Config) -> Config:
 
 
 def _check_backbone(config: Config) -> None:
-    """What goes with a net of another package."""
+    """What goes with another net than the residual one."""
+    own = config.backbone in OWN_BACKBONES
+    if config.weights and (own or not config.backbone):
+        raise UserError(f"weights: wanted backbone=timm:NAME or torchvision:NAME beside it, got {config.weights!r}")
     if not config.backbone:
-        if config.weights:
-            raise UserError(f"weights: wanted backbone=timm:NAME or torchvision:NAME beside it, got {config.weights!r}")
         return
-    if not re.fullmatch(r"(timm|torchvision):[A-Za-z0-9_.]+", config.backbone):
-        raise UserError(f"backbone: wanted timm:NAME or torchvision:NAME, got {config.backbone!r}")
+    if not (own or re.fullmatch(r"(timm|torchvision):[A-Za-z0-9_.]+", config.backbone)):
+        known = f"timm:NAME, torchvision:NAME, {' or '.join(OWN_BACKBONES)}"
+        raise UserError(f"backbone: wanted {known}, got {config.backbone!r}")
     if config.model != "resnet":
         raise UserError(f"backbone: wanted images and model=resnet, got {config.model!r}")
-    for key in ("width", "halve", "norm", "series", "standardize"):
+    for key in ("width", "halve", "average", "norm", "series", *(() if own else ("standardize",))):
         if getattr(config, key) != getattr(Config(), key):
-            raise UserError(f"{key}: is of our own net, wanted none with backbone={config.backbone}")
+            raise UserError(f"{key}: is of our residual net, wanted none with backbone={config.backbone}")
 
 
 def _known(key: str) -> str:

@@ -37,6 +37,7 @@ PAPER_NUMBERS: Mapping[str, Any] = {
     "weight_decay": 5e-4,
     "localization_rate": 0.1,
     "dropout": 0.5,
+    "window": 1.0,
 }
 
 

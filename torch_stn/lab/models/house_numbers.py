@@ -33,7 +33,7 @@ HALVED = 2 ** len(POOLED)  # pixels of the image for one of the last map
 UNITS = 3072
 LOCALIZATION_FILTERS, LOCALIZATION_UNITS = 32, 32
 TRANSFORMED = 4  # of Multi: the first convolutions
-WINDOW = 0.7  # share of the side that a transformer which writes fewer pixels than it reads looks at first
+LOOK = 64  # pixels a side that Single's localisation looks at, at most twice as many
 
 
 class NumberNet(nn.Module):
@@ -137,45 +137,47 @@ def number_net(config: Config, facts: Facts, family: Transform) -> nn.Module:
     written = replace(facts, height=size, width=size)
     transformers: list[SpatialTransformer] = []
     if config.model == "st-number-cnn-multi":
-        transformers = multi(facts, family, size, config.scale)
+        transformers = multi(facts, family, size, config.scale, config.window)
     net = NumberNet(written, scale=config.scale, dropout=config.dropout, transformers=transformers)
-    return Aligned(single(facts, family, size, config.scale), net) if config.model == "st-number-cnn" else net
+    if config.model == "st-number-cnn":
+        return Aligned(single(facts, family, size, config.scale, config.window), net)
+    return net
 
 
-def single(facts: Facts, family: Transform, size: int, scale: float) -> SpatialTransformer:
-    """That of ST-CNN Single. Where it writes fewer pixels a side, ``size``, than it reads, localisation looks at the
-    image reduced to as few, and the net behind it is saved most of its work.
+def single(facts: Facts, family: Transform, size: int, scale: float, share: float) -> SpatialTransformer:
+    """That of ST-CNN Single. Localisation looks at an image of more than LOOK pixels a side reduced; where the
+    transformer writes fewer, ``size``, than it reads, the net behind it is saved most of its work.
     """
-    factor = facts.width // size
+    factor = max(1, facts.width // LOOK)
     features = nn.Sequential(
         Normalize(facts.mean, facts.deviation),
         nn.AvgPool2d(factor) if factor > 1 else nn.Identity(),
         NumberLocalization((facts.channels, facts.height // factor, facts.width // factor), scale=scale),
     )
     # What lies beyond a photograph is not black.
-    start = window(family) if size < facts.width else None
+    start = start_at(share, family) if facts.width > LOOK else None
     return SpatialTransformer(features, family, (size, size), in_shape=facts.shape, init=start, padding_mode="border")
 
 
-def multi(facts: Facts, family: Transform, size: int, scale: float) -> list[SpatialTransformer]:
+def multi(facts: Facts, family: Transform, size: int, scale: float, share: float) -> list[SpatialTransformer]:
     """Those of ST-CNN Multi: localisation fc[32]-fc[32] on the map at each depth; the first writes ``size``."""
     channels, side = facts.channels, facts.width
     transformers = []
     for k in range(TRANSFORMED):
         features = LocalizationFC((channels, side, side), (LOCALIZATION_UNITS, LOCALIZATION_UNITS))
-        start = window(family) if not k and size < side else None
+        start = start_at(share, family) if not k and side > LOOK else None
         side = side if k else size
         transformers.append(SpatialTransformer(features, family, (side, side), init=start))
         channels, side = scaled(FILTERS[k], scale), side // 2 if k in POOLED else side
     return transformers
 
 
-def window(family: Transform) -> Tensor | None:
-    """theta of a look at the middle of the picture. From the whole of it, 128 pixels a side written as 64, digits are
-    too small to be read, and as long as nothing is read theta learns nothing. None, the identity, for families other
-    than affine.
+def start_at(share: float, family: Transform) -> Tensor | None:
+    """theta of a look at the middle of the picture, a share of its side, where the paper starts with all of it. In the
+    whole of 128 pixels a side digits are small, written as 64 too small to be read; as long as nothing is read theta
+    learns nothing. None, the identity, for families other than affine.
     """
-    return torch.eye(2, 3) * WINDOW if isinstance(family, Affine) else None
+    return torch.eye(2, 3) * share if isinstance(family, Affine) else None
 
 
 def scaled(count: int, scale: float) -> int:

@@ -1,15 +1,17 @@
 """The network for a folder of images: a residual net, alone or behind spatial transformers."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from torch_stn.lab.config import Config
+from torch_stn.lab.config import OWN_BACKBONES, Config
 from torch_stn.lab.data.facts import Facts
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.models.aligned import Aligned
-from torch_stn.lab.models.backbones import foreign_backbone
+from torch_stn.lab.models.backbones import Backbone, foreign_backbone
+from torch_stn.lab.models.lin_lucey import LinLucey, LinLuceyLocalization
 from torch_stn.lab.models.residual import (
     BLOCKS,
     WIDTH,
@@ -36,15 +38,10 @@ def photo_net(config: Config, facts: Facts, family: Transform | None) -> nn.Modu
     normalize = Standardize() if config.standardize else Normalize(facts.mean, facts.deviation)
     count = 1 if family is None else config.count
     later = [] if family is None else series(config, family, side, width)
-    backbones = [
-        foreign_backbone(config, side)
-        if config.backbone
-        else ResidualNet(facts.channels, width=width, norm=config.norm, halve=config.halve, transformers=later)
-        for _ in range(config.backbones)
-    ]
+    backbones = [_backbone(config, (facts.channels, side, side), later) for _ in range(config.backbones)]
     # A net of another package normalises as its own training did.
-    before = nn.Identity() if config.backbone else normalize
-    classifier = Descriptors(before, backbones, len(facts.classes), count=count)
+    before = nn.Identity() if isinstance(backbones[0], Backbone) else normalize
+    classifier = Descriptors(before, backbones, len(facts.classes), count=count, dropout=config.dropout)
     if family is None:
         return classifier
     transformer = SpatialTransformer(
@@ -64,6 +61,24 @@ def photo_net(config: Config, facts: Facts, family: Transform | None) -> nn.Modu
     return Aligned(transformer, classifier)
 
 
+def _backbone(
+    config: Config, shape: tuple[int, int, int], later: Sequence[SpatialTransformer]
+) -> ResidualNet | LinLucey | Backbone:
+    """One net for crops of a shape, without its last layer."""
+    if not config.backbone:
+        return ResidualNet(
+            shape[0],
+            width=config.width or WIDTH,
+            norm=config.norm,
+            halve=config.halve,
+            size=None if config.average else shape[1:],
+            transformers=later,
+        )
+    if config.backbone in OWN_BACKBONES:
+        return LinLucey(config.backbone, shape)
+    return foreign_backbone(config, shape[-1])
+
+
 def localization(shape: tuple[int, ...], looking: str = "conv") -> nn.Module:
     """Localisation features of an image (C, H, W); one that is large is looked at reduced."""
     side = min(shape[1:])
@@ -71,6 +86,8 @@ def localization(shape: tuple[int, ...], looking: str = "conv") -> nn.Module:
     reduced = (shape[0], shape[1] // factor, shape[2] // factor)
     if looking == "resnet":
         features: nn.Module = ResidualLocalization(reduced)
+    elif looking == "lin-lucey":
+        features = LinLuceyLocalization(reduced)
     else:
         features = LocalizationFC(shape) if side < SMALLEST else LocalizationConv(reduced)
     return nn.Sequential(nn.AvgPool2d(factor), features) if factor > 1 else features

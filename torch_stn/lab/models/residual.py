@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torch_stn.lab.models.dropout import SampleDropout
 from torch_stn.nn import SpatialTransformer
 
 if TYPE_CHECKING:
     from torch_stn.lab.models.backbones import Backbone
+    from torch_stn.lab.models.lin_lucey import LinLucey
 
 WIDTH = 32  # channels of the first stage; the next two have twice and four times as many
 BLOCKS = 3
@@ -75,7 +77,9 @@ class Block(nn.Module):
 class ResidualNet(nn.Module):
     """A convolution, three blocks of which two halve, mean over the picture: (N, C, H, W) -> (N, 4 w).
 
-    ``out_features`` says 4 w; ``halve``, whether the first convolution halves too. With norm="group" an image's
+    ``halve``: whether the first convolution halves too. ``size``, the (H, W) of what it will read, keeps the places of
+    the last maps instead of their mean, as features in a row: where a thing fills the picture, its parts have their
+    places. ``out_features`` says how many. With norm="group" an image's
     features do not depend on its batch, nor on how many processes share it; with "batch" they do while it trains.
     ``transformers`` stand before the blocks, in their order, as many as there are; ``block_shapes`` says what they
     read.
@@ -88,6 +92,7 @@ class ResidualNet(nn.Module):
         width: int = WIDTH,
         norm: str = "group",
         halve: bool = True,
+        size: tuple[int, int] | None = None,
         transformers: Sequence[SpatialTransformer] = (),
     ) -> None:
         super().__init__()
@@ -97,13 +102,18 @@ class ResidualNet(nn.Module):
         )
         self.norm = _norm(4 * width, norm)
         self.transformers = nn.ModuleList(transformers)
+        self.in_places = size is not None
         self.out_features = 4 * width
+        if size is not None:
+            _, high, wide = block_shapes(*size, width, halve=halve)[-1]
+            self.out_features *= -(-high // 2) * -(-wide // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         for k, block in enumerate(self.blocks):
             x = block(self.transformers[k](x) if k < len(self.transformers) else x)
-        return F.relu(self.norm(x)).mean(dim=(2, 3))
+        x = F.relu(self.norm(x))
+        return x.flatten(1) if self.in_places else x.mean(dim=(2, 3))
 
 
 def block_shapes(height: int, width: int, filters: int, *, halve: bool = True) -> list[tuple[int, int, int]]:
@@ -139,24 +149,35 @@ class ResidualLocalization(nn.Module):
 
 class Descriptors(nn.Module):
     """Every crop through a backbone, the descriptors side by side, class scores: (N, count, C, h, w) -> (N, K), for
-    count = 1 (N, C, h, w). One backbone serves all crops, or each of ``count`` its own.
+    count = 1 (N, C, h, w). One backbone serves all crops, or each of ``count`` its own. ``dropout``: the share of the
+    descriptors dropped in training.
     """
 
     def __init__(
-        self, normalize: nn.Module, backbones: Sequence[ResidualNet | Backbone], classes: int, *, count: int = 1
+        self,
+        normalize: nn.Module,
+        backbones: Sequence[ResidualNet | LinLucey | Backbone],
+        classes: int,
+        *,
+        count: int = 1,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.normalize = normalize
         self.backbone = backbones[0] if len(backbones) == 1 else nn.ModuleList(backbones)
         self.count = count
+        self.dropout = SampleDropout(dropout) if dropout else nn.Identity()
         self.scores = nn.Linear(count * backbones[0].out_features, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.scores(self.dropout(self._described(x)))
+
+    def _described(self, x: Tensor) -> Tensor:
         if isinstance(self.backbone, nn.ModuleList):
             crops = zip(self.backbone, x.unbind(1), strict=True)
-            return self.scores(torch.cat([backbone(self.normalize(crop)) for backbone, crop in crops], dim=1))
+            return torch.cat([backbone(self.normalize(crop)) for backbone, crop in crops], dim=1)
         found = self.backbone(self.normalize(x.flatten(0, 1) if self.count > 1 else x))
-        return self.scores(found.unflatten(0, (-1, self.count)).flatten(1) if self.count > 1 else found)
+        return found.unflatten(0, (-1, self.count)).flatten(1) if self.count > 1 else found
 
 
 def _norm(channels: int, norm: str) -> nn.Module:
