@@ -26,12 +26,13 @@ def main() -> int:
         subprocess.run(build, check=True, cwd=ROOT, env=environment)
         (library,) = Path(folder).rglob(f"_kernels_{name}.so")
         library.rename(Path(folder) / library.name)
-        # The sanitizer must be the first library of the process; Python's own leaks are not ours to report.
+        # The sanitizer must be the first library of the process, and must find libstdc++ beside it, whose throw it
+        # wraps: without it the first C++ exception ends the process. Python's own leaks are not ours to report.
         runtimes = [
             subprocess.run(
                 ["g++", f"-print-file-name={lib}"], capture_output=True, text=True, check=True
             ).stdout.strip()
-            for lib in ("libasan.so", "libubsan.so")
+            for lib in ("libasan.so", "libubsan.so", "libstdc++.so.6")
         ]
         environment["LD_PRELOAD"] = " ".join(runtimes)
         environment["ASAN_OPTIONS"] = "detect_leaks=0"
