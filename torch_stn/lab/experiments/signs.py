@@ -48,7 +48,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "CNN of Lin and Lucey": {"transform": "none", "backbone": "lin-lucey-cnn", "norm": "group", "weight_decay": 1e-4},
     "IC-ST of Lin and Lucey, four looks": {
         **{"transform": "projective", "backbone": "lin-lucey", "looking": "lin-lucey", "iterations": 4},
-        **{"norm": "group", "weight_decay": 1e-4},
+        **{"norm": "group", "weight_decay": 1e-4, "localization_rate": 0.1},
     },
 }
 COLUMNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {  # set -> its config; row -> its twin
@@ -76,7 +76,7 @@ def _cells() -> list[Cell]:
     cells = []
     for column, (data, rows) in COLUMNS.items():
         for row, twin in rows.items():
-            config = replace(base, **data, **NETWORKS[row])
+            config = replace(base, **{**data, **NETWORKS[row]})
             cells.append(Cell(_name(column, row), row, column, config, None, against=twin and _name(column, twin)))
     return cells
 
