@@ -64,7 +64,14 @@ def test_the_label_names_the_package_and_is_fit_for_a_file_name() -> None:
         (("backbone=timm:../x",), "backbone: wanted timm:NAME"),
         (("weights=w.safetensors",), "weights: wanted backbone="),
         (("backbone=timm:resnet18", "width=8"), "width: is of our residual net"),
-        (("backbone=timm:resnet18", "width=0", "norm=batch"), "norm: is of our residual net"),
+        (
+            ("backbone=timm:resnet18", "width=0", "norm=batch"),
+            "norm: is of our residual net, wanted group with backbone=timm:resnet18, got batch",
+        ),
+        (
+            ("backbone=lin-lucey", "width=0", "average=false"),
+            "average: is of our residual net, wanted true with backbone=lin-lucey, got false",
+        ),
         (("backbone=timm:resnet18", "width=0", "series=2"), "series: is of our residual net"),
     ],
 )

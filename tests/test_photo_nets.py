@@ -17,6 +17,7 @@ from torch_stn.lab.errors import UserError
 from torch_stn.lab.experiments import birds, signs
 from torch_stn.lab.models.aligned import Aligned
 from torch_stn.lab.models.dropout import set_samples
+from torch_stn.lab.models.lin_lucey import SMALLEST, LinLucey
 from torch_stn.lab.models.residual import Descriptors, Standardize
 from torch_stn.transforms import Affine
 
@@ -115,6 +116,10 @@ def test_the_small_networks_of_lin_and_lucey() -> None:
     x = pictures()
     torch.testing.assert_close(ours(x), small(x), rtol=0, atol=1e-5)
     assert models.label(replace(BASE, **words)) == "ST-lin-lucey projective x 4"  # type: ignore[arg-type]
+    for name, least in SMALLEST.items():
+        LinLucey(name, (3, least, least))
+        with pytest.raises(UserError, match=f"too small .*=lin-lucey.*, got {least - 1} x {least} .* least {least}"):
+            LinLucey(name, (3, least - 1, least))
     with pytest.raises(UserError, match="weights: wanted backbone=timm:NAME"):
         override(BASE, ["backbone=lin-lucey", "width=0", "weights=x.safetensors"])
 
@@ -165,20 +170,20 @@ def test_the_perturbation_has_the_spread_of_its_source() -> None:
 
 
 def test_tables_compare_nets_of_equal_size() -> None:
-    for table, side in ((signs.TABLE, 32), (birds.TABLE, 128)):
-        facts = replace(FACTS, height=side, width=side, classes=tuple(map(str, range(43))))
+    for table in (signs.TABLE, birds.TABLE):
         cells = {cell.name: cell for cell in table.cells}
         for cell in table.cells:
             if cell.against:
+                side = cell.config.size
+                facts = replace(FACTS, height=side, width=side, classes=tuple(map(str, range(43))))
                 ours, twin = (
                     models.count_parameters(models.build(each.config, facts)) for each in (cell, cells[cell.against])
                 )
-                # The two of Lin and Lucey have the widths of their paper.
-                assert ours <= twin <= (1.26 if cell.config.backbone else 1.06) * ours
+                assert ours <= twin <= 1.06 * ours
                 assert cells[cell.against].column == cell.column
                 for key in (
                     *("epochs", "seconds", "batch_size", "learning_rate", "jitter", "colour_jitter", "perturb"),
-                    *("weight_decay", "dropout", "average", "standardize", "norm"),
+                    *("weight_decay", "dropout", "average", "standardize", "norm", "size"),
                 ):
                     assert getattr(cell.config, key) == getattr(cells[cell.against].config, key)
 

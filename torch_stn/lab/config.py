@@ -52,9 +52,7 @@ class Config:
     norm: str = "group"  # of resnet: group (an image's scores are its own affair) | batch
     width: int = 0  # units of FCN layers, filters of CNNs; 0 takes the model's own
     scale: float = 1.0  # of NUMBER_MODELS: the share of the paper's filters and units
-    window: float = (
-        0.7  # of NUMBER_MODELS beyond 64 pixels: the share of the side that the first transformer starts with
-    )
+    window: float = 0.7  # of NUMBER_MODELS beyond 64 pixels: the share of the side that is looked at first
     dropout: float = 0.0  # of NUMBER_MODELS: the share dropped in every layer but the first; of resnet before its last
     # How long: the run ends at the first of these that is reached; 0 = no such limit.
     steps: int = 20_000
@@ -217,8 +215,11 @@ def _check_backbone(config: Config) -> None:
     if config.model != "resnet":
         raise UserError(f"backbone: wanted images and model=resnet, got {config.model!r}")
     for key in ("width", "halve", "average", "norm", "series", *(() if own else ("standardize",))):
-        if getattr(config, key) != getattr(Config(), key):
-            raise UserError(f"{key}: is of our residual net, wanted none with backbone={config.backbone}")
+        wanted, got = (str(getattr(each, key)).lower() for each in (Config(), config))
+        if got != wanted:
+            raise UserError(
+                f"{key}: is of our residual net, wanted {wanted} with backbone={config.backbone}, got {got}"
+            )
 
 
 def _known(key: str) -> str:

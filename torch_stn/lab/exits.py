@@ -24,6 +24,8 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
+            if _one_of_several():
+                end(0)
         except UserError as error:
             fail(str(error), MISTAKE)
         except LostProcessError as error:
@@ -45,16 +47,21 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 def fail(line: str, code: int) -> NoReturn:
     """Say why, and leave."""
     if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes the first speaks
-        typer.echo(f"stn: {line}", err=True)
+        with contextlib.suppress(OSError, ValueError):  # nobody listens
+            typer.echo(f"stn: {line}", err=True)
     end(code)
 
 
 def end(code: int) -> NoReturn:
     """Leave. One of several processes leaves at once: where another is gone, torch's clearing up may hang or abort."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
-        with contextlib.suppress(ValueError):  # closed already
-            sys.stdout.flush()
-            sys.stderr.flush()
+    if _one_of_several():
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # closed, or on a full disk
+                stream.flush()
         os._exit(code)
     raise typer.Exit(code)
+
+
+def _one_of_several() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -15,7 +15,7 @@ from torch_stn.lab.recipes import RECIPES
 # What a cell is, so no word may change it.
 DEFINING = (
     *("experiment", "source", "data", "perturb", "model", "transform", "count", "iterations", "series", "backbones"),
-    *("layer", "shared", "theta_forward"),
+    *("layer", "shared", "theta_forward", "looking", "backbone", "average"),
 )
 
 

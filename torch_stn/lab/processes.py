@@ -36,6 +36,7 @@ GRACE = 5.0  # seconds for the training itself to notice a lost process, and to 
 UNSEEN = 30.0  # seconds that a network file system may take to show a new file
 BROKEN = ("gloo", "nccl", "connection", "peer", "broken pipe", "tcpstore")  # an exchange whose other end is gone
 
+_told = threading.Event()  # this process has said why it ends
 _trained = threading.Event()  # the others may end as they like
 
 
@@ -107,6 +108,7 @@ def losses_told(folder: RunFolder | None, fabric: Fabric) -> Iterator[None]:
         text = str(error).lower()
         if fabric.world_size == 1 or not any(word in text for word in BROKEN):
             raise
+        _told.set()
         raise LostProcessError(_lost(fabric.world_size, folder)) from None
 
 
@@ -205,9 +207,12 @@ def _watch(lost: Callable[[], bool]) -> None:
         while not lost():
             if _trained.wait(LOOK):
                 return
-        if not _trained.wait(GRACE):
+        if _told.wait(GRACE):
+            time.sleep(GRACE)  # and if the process has not ended by then, it hangs in torch's own clearing up
+        elif not _trained.is_set():
             sys.stderr.write("stn: another process of the run ended; go on with: stn train --resume RUN\n")
             sys.stderr.flush()
+        if not _trained.is_set():
             os._exit(1)
 
     threading.Thread(target=look, daemon=True, name="other-processes").start()

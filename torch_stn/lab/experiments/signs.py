@@ -44,11 +44,13 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "2 STs in a row": {"transform": "affine", "series": 2},
     "ST projective": {"transform": "projective", "looking": "resnet"},
     "IC-ST projective, two looks": {"transform": "projective", "looking": "resnet", "iterations": 2},
-    # Too small to learn by heart.
-    "CNN of Lin and Lucey": {"transform": "none", "backbone": "lin-lucey-cnn", "norm": "group", "weight_decay": 1e-4},
+    # Too small to learn by heart; they read 36 pixels a side.
+    "CNN of Lin and Lucey": {
+        **{"transform": "none", "backbone": "lin-lucey-cnn", "size": 36, "norm": "group", "weight_decay": 1e-4},
+    },
     "IC-ST of Lin and Lucey, four looks": {
         **{"transform": "projective", "backbone": "lin-lucey", "looking": "lin-lucey", "iterations": 4},
-        **{"norm": "group", "weight_decay": 1e-4, "localization_rate": 0.1},
+        **{"size": 36, "norm": "group", "weight_decay": 1e-4, "localization_rate": 0.1},
     },
 }
 COLUMNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {  # set -> its config; row -> its twin

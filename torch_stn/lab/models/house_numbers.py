@@ -33,7 +33,7 @@ HALVED = 2 ** len(POOLED)  # pixels of the image for one of the last map
 UNITS = 3072
 LOCALIZATION_FILTERS, LOCALIZATION_UNITS = 32, 32
 TRANSFORMED = 4  # of Multi: the first convolutions
-LOOK = 64  # pixels a side that Single's localisation looks at, at most twice as many
+LOOK = 64  # pixels a side, the paper's other size, at which Single's localisation looks at most
 
 
 class NumberNet(nn.Module):
@@ -145,17 +145,17 @@ def number_net(config: Config, facts: Facts, family: Transform) -> nn.Module:
 
 
 def single(facts: Facts, family: Transform, size: int, scale: float, share: float) -> SpatialTransformer:
-    """That of ST-CNN Single. Localisation looks at an image of more than LOOK pixels a side reduced; where the
-    transformer writes fewer, ``size``, than it reads, the net behind it is saved most of its work.
+    """That of ST-CNN Single. Where it writes fewer pixels a side, ``size``, than it reads, localisation looks at the
+    image reduced to as few, and the net behind it is saved most of its work; at more than LOOK it never looks.
     """
-    factor = max(1, facts.width // LOOK)
+    factor = facts.width // min(size, LOOK)
     features = nn.Sequential(
         Normalize(facts.mean, facts.deviation),
         nn.AvgPool2d(factor) if factor > 1 else nn.Identity(),
         NumberLocalization((facts.channels, facts.height // factor, facts.width // factor), scale=scale),
     )
     # What lies beyond a photograph is not black.
-    start = start_at(share, family) if facts.width > LOOK else None
+    start = start_at(share, family) if facts.width > min(size, LOOK) else None
     return SpatialTransformer(features, family, (size, size), in_shape=facts.shape, init=start, padding_mode="border")
 
 
@@ -165,7 +165,7 @@ def multi(facts: Facts, family: Transform, size: int, scale: float, share: float
     transformers = []
     for k in range(TRANSFORMED):
         features = LocalizationFC((channels, side, side), (LOCALIZATION_UNITS, LOCALIZATION_UNITS))
-        start = start_at(share, family) if not k and side > LOOK else None
+        start = start_at(share, family) if not k and side > min(size, LOOK) else None
         side = side if k else size
         transformers.append(SpatialTransformer(features, family, (side, side), init=start))
         channels, side = scaled(FILTERS[k], scale), side // 2 if k in POOLED else side

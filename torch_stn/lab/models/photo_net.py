@@ -11,7 +11,7 @@ from torch_stn.lab.data.facts import Facts
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.models.aligned import Aligned
 from torch_stn.lab.models.backbones import Backbone, foreign_backbone
-from torch_stn.lab.models.lin_lucey import LinLucey, LinLuceyLocalization
+from torch_stn.lab.models.lin_lucey import LinLucey
 from torch_stn.lab.models.residual import (
     BLOCKS,
     WIDTH,
@@ -87,7 +87,7 @@ def localization(shape: tuple[int, ...], looking: str = "conv") -> nn.Module:
     if looking == "resnet":
         features: nn.Module = ResidualLocalization(reduced)
     elif looking == "lin-lucey":
-        features = LinLuceyLocalization(reduced)
+        features = LinLucey("looking", reduced)
     else:
         features = LocalizationFC(shape) if side < SMALLEST else LocalizationConv(reduced)
     return nn.Sequential(nn.AvgPool2d(factor), features) if factor > 1 else features

@@ -79,7 +79,9 @@ class ResidualNet(nn.Module):
 
     ``halve``: whether the first convolution halves too. ``size``, the (H, W) of what it will read, keeps the places of
     the last maps instead of their mean, as features in a row: where a thing fills the picture, its parts have their
-    places. ``out_features`` says how many. With norm="group" an image's
+    places. ``out_features`` says how many.
+
+    With norm="group" an image's
     features do not depend on its batch, nor on how many processes share it; with "batch" they do while it trains.
     ``transformers`` stand before the blocks, in their order, as many as there are; ``block_shapes`` says what they
     read.
@@ -102,7 +104,7 @@ class ResidualNet(nn.Module):
         )
         self.norm = _norm(4 * width, norm)
         self.transformers = nn.ModuleList(transformers)
-        self.in_places = size is not None
+        self.keeps_places = size is not None
         self.out_features = 4 * width
         if size is not None:
             _, high, wide = block_shapes(*size, width, halve=halve)[-1]
@@ -113,7 +115,7 @@ class ResidualNet(nn.Module):
         for k, block in enumerate(self.blocks):
             x = block(self.transformers[k](x) if k < len(self.transformers) else x)
         x = F.relu(self.norm(x))
-        return x.flatten(1) if self.in_places else x.mean(dim=(2, 3))
+        return x.flatten(1) if self.keeps_places else x.mean(dim=(2, 3))
 
 
 def block_shapes(height: int, width: int, filters: int, *, halve: bool = True) -> list[tuple[int, int, int]]:
