@@ -50,7 +50,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     },
     "IC-ST of Lin and Lucey, four looks": {
         **{"transform": "projective", "backbone": "lin-lucey", "looking": "lin-lucey", "iterations": 4},
-        **{"size": 36, "norm": "group", "weight_decay": 1e-4, "localization_rate": 0.1},
+        **{"size": 36, "norm": "group", "weight_decay": 1e-4, "localization_rate": 0.02},
     },
 }
 COLUMNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {  # set -> its config; row -> its twin
