@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +12,8 @@ from PIL import Image
 
 from torch_stn.lab import experiments
 from torch_stn.lab.bench.picture import SOURCE, digest
+from torch_stn.lab.config import Config, override
+from torch_stn.lab.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -59,3 +62,18 @@ def test_the_page_of_benchmarks_is_made_from_the_results(results: ModuleType) ->
 
 def test_a_benchmark_is_no_reproduction(results: ModuleType) -> None:
     assert results.BENCHMARK not in results.PAGE.read_text(encoding="utf-8")
+
+
+def test_a_result_is_of_the_cell_that_stands_in_the_table_today() -> None:
+    """A cell that becomes another network or another recipe leaves its old results behind: they are run again."""
+    known = asdict(Config())
+    for path in sorted((ROOT / "results").glob("*/*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if "cell" not in record:
+            continue
+        cells = {cell.name: cell for cell in experiments.table(record["table"]).cells}
+        today = replace(RECIPES[record["recipe"]](cells[record["cell"]].config), seed=record["seed"])
+        wanted = asdict(override(today, record["overrides"]))
+        # A key that was not there yet had the value that is now its default.
+        found = known | {key: value for key, value in record["config"].items() if key in known}
+        assert found == wanted, path
