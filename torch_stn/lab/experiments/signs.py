@@ -4,10 +4,11 @@
     stn train signs
 
 `validation=0.2` judges by tracks of the training set instead, which is where settings are to be chosen. `data=PATH`
-names the published folders or the archive; without it they are looked for in $TORCH_STN_DATA/gtsrb. The twin without a
-transformer is a little wider, so that it has no fewer parameters.
+names the published folders or the archive; without it they are looked for in $TORCH_STN_DATA/gtsrb. A twin without a
+transformer has no fewer parameters.
 Source: Stallkamp et al. 2012, "Man vs. computer"; the perturbation, drawn afresh for each training image and thrice
-for each test image, and the transformer that looks twice: Lin and Lucey 2017. Networks and training are ours.
+for each test image, the transformer that looks several times, and the two networks that carry their name: Lin and Lucey
+2017. The other networks, and all training, are ours.
 """
 
 from dataclasses import replace
