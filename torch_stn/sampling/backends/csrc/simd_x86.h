@@ -32,9 +32,16 @@ template <> STN_INLINE double sum<float>(Vec<float> v) { return _mm512_reduce_ad
 template <> STN_INLINE IVec<float> look_up<float>(const int32_t* table, IVec<float> at) {
     return (IVec<float>)_mm512_i32gather_epi32((__m512i)at, table, 4);
 }
-// Loads and shuffles, not a gather of 64-bit pairs: measured faster.
+// Gathers of 64-bit pairs, or loads and shuffles: which is faster is a matter of the processor (setup.py, X86).
 template <>
 STN_INLINE void gather_pairs<float>(const float* p, const int32_t* k, Vec<float>& a, Vec<float>& b) {
+#if defined(STN_GATHERS)
+    const __m256i low = _mm256_loadu_si256((const __m256i*)k), high = _mm256_loadu_si256((const __m256i*)(k + 8));
+    const F left = (F)_mm512_i32gather_pd(low, p, 4), right = (F)_mm512_i32gather_pd(high, p, 4);
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    a = (Vec<float>)_mm512_permutex2var_ps(left, even, right);
+    b = (Vec<float>)_mm512_permutex2var_ps(left, _mm512_add_epi32(even, _mm512_set1_epi32(1)), right);
+#else
     F left = _mm512_castps128_ps512(two_pairs(p + k[0], p + k[1]));
     left = _mm512_insertf32x4(left, two_pairs(p + k[4], p + k[5]), 1);
     left = _mm512_insertf32x4(left, two_pairs(p + k[8], p + k[9]), 2);
@@ -45,6 +52,7 @@ STN_INLINE void gather_pairs<float>(const float* p, const int32_t* k, Vec<float>
     right = _mm512_insertf32x4(right, two_pairs(p + k[14], p + k[15]), 3);
     a = (Vec<float>)_mm512_shuffle_ps(left, right, 0x88);
     b = (Vec<float>)_mm512_shuffle_ps(left, right, 0xdd);
+#endif
 }
 STN_INLINE F pairs_low(F a, F b) { return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b))); }
 STN_INLINE F pairs_high(F a, F b) { return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b))); }
