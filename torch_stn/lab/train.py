@@ -122,7 +122,8 @@ def train(
         watch,
         tensorboard=config.tensorboard and fabric.is_global_zero,
         first_step=step,
-        model=raw if fabric.is_global_zero else None,
+        # A transformer that is frozen on purpose has not collapsed.
+        model=raw if fabric.is_global_zero and config.localization_rate > 0 else None,
         state=state.get("monitor"),
     )
 
