@@ -19,13 +19,14 @@ def main() -> int:
     sys.path.insert(0, str(ROOT))
     from torch_stn.sampling.backends import cpu_library
 
-    name = cpu_library.instruction_set()
+    serves = cpu_library.instruction_set()
+    name = serves.removesuffix("_gathers")  # no sanitizer looks into a gather; loads and shuffles read the same places
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "CXX": f"g++ {SANITIZERS}", "TORCH_STN_KERNELS": folder, "TORCH_STN_BUILD": name}
         build = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", folder, "--build-temp", f"{folder}/work"]
         subprocess.run(build, check=True, cwd=ROOT, env=environment)
         (library,) = Path(folder).rglob(f"_kernels_{name}.so")
-        library.rename(Path(folder) / library.name)
+        library.rename(Path(folder) / f"_kernels_{serves}.so")
         # The sanitizer must be the first library of the process, and must find libstdc++ beside it, whose throw it
         # wraps: without it the first C++ exception ends the process. Python's own leaks are not ours to report.
         runtimes = [
