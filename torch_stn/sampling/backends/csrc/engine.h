@@ -1,6 +1,6 @@
 // One call, cut into tasks. Three ways to hold the image, chosen by its shape alone:
 //   packed   many channels, small planes: a pack of channels is copied with its padding, channels in the lanes
-//   padded   small planes of which much is read: each is copied with its padding
+//   padded   small planes of which much is read: copied with their padding, some channels at a time
 //   direct   everything else: read where it lies; only vectors of points that touch the border look for the padding
 #pragma once
 #include <numeric>
@@ -12,7 +12,7 @@
 
 namespace stn {
 
-constexpr int64_t PLANE_BYTES = 96 << 10;   // a padded plane: stays in L2 beside what is made of it
+constexpr int64_t PLANE_BYTES = 96 << 10;   // padded planes: they stay in L2 beside what is made of them
 constexpr int64_t SPARSE = 6;               // pixels a point from which on copying a plane costs more than it saves
 constexpr int64_t PACK_BYTES = 768 << 10;   // a pack of channels
 constexpr int64_t CHUNK = 8192;             // points of a task that reads directly
@@ -38,7 +38,12 @@ template <class T, int D, class K> class Engine {
         const int64_t pack = Pack<T, D, K>(image).size * (int64_t)sizeof(T);
         packed = c.channels * 2 >= L && pack <= PACK_BYTES;
         padded = !packed && plane <= PLANE_BYTES && points * c.pairs() * SPARSE >= pixels * c.images;
-        groups = packed ? (c.channels + L - 1) / L : c.channels;
+        if (packed) together = L;
+        if (padded) {  // channels that share the coordinates of a point; fewer where threads would go without work
+            together = PLANE_BYTES / plane < c.channels ? PLANE_BYTES / plane : c.channels;
+            while (together > 1 && c.pairs() * ((c.channels + together - 1) / together) < ENOUGH_TASKS) together = (together + 1) / 2;
+        }
+        groups = (c.channels + together - 1) / together;
     }
 
     bool is_packed() const { return packed; }
@@ -73,13 +78,26 @@ template <class T, int D, class K> class Engine {
     Frame<D> image;
     std::vector<int32_t> tables[D];
     bool packed, padded;
-    int64_t groups;  // channels are worked on in groups: packs or single planes
+    int64_t together = 1, groups;  // channels are worked on in groups of so many
 
     const T* plane_of(const void* tensor, int64_t n, int64_t channel, int64_t size) const {
         return (const T*)tensor + (n * c.channels + channel) * size;
     }
     Channels<T> channels_of(const void* tensor, int64_t n, int64_t group, int64_t size) const {
         return Channels<T>(tensor, n, size, c.channels, group * L, c.channels_last);
+    }
+
+    int64_t channels_in(int64_t group) const {
+        return (group + 1) * together <= c.channels ? together : c.channels - group * together;
+    }
+    T* clear_planes(int slot, const Padded<T, D, K, 1>& p, T value) const {
+        T* memory = scratch<T>(slot, p.size * together);
+        for (int64_t i = 0; i < together; i++) p.clear(memory + i * p.size, value);
+        return memory;
+    }
+    void pad_planes(const Padded<T, D, K, 1>& p, int64_t n, int64_t group, T* memory) const {
+        for (int64_t i = 0; i < channels_in(group); i++)
+            pad_plane(p, plane_of(c.image, n, group * together + i, pixels), memory + i * p.size);
     }
 
     // f(first point, how many, their cells) for the points [begin, end).
@@ -133,19 +151,20 @@ template <class T, int D, class K> class Engine {
     }
     void forward_planes(int64_t begin, int64_t end) const {
         const Whole p(image);
-        T* memory = scratch<T>(0, p.size);
-        p.clear(memory, (T)c.fill);
+        T* memory = clear_planes(0, p, (T)c.fill);
         Sources<T, D> s(c);
         int64_t map = -1, held = -1;
         for (int64_t task = begin; task < end; task++) {
-            int64_t pair, channel;
-            pair_and_group(task, pair, channel);
+            int64_t pair, group;
+            pair_and_group(task, pair, group);
             if (map != c.map_of(pair)) s.choose(map = c.map_of(pair));
-            const int64_t plane = c.image_of(pair) * c.channels + channel;
-            if (held != plane) pad_plane(p, (const T*)c.image + (held = plane) * pixels, memory);
-            T* out = (T*)plane_of(c.result, pair, channel, points);
+            const int64_t planes = c.image_of(pair) * groups + group;
+            if (held != planes) pad_planes(p, c.image_of(pair), group, memory);
+            held = planes;
+            T* out = (T*)plane_of(c.result, pair, group * together, points);
             blocks(s, p.frame, true, 0, points, [&](int64_t l, int count, const Cells<T, D>& cells) {
-                read_planar<T, D, K, true>(memory + p.origin, p.frame, cells, count, (T)c.fill, out + l);
+                for (int64_t i = 0; i < channels_in(group); i++)
+                    read_planar<T, D, K, true>(memory + i * p.size + p.origin, p.frame, cells, count, (T)c.fill, out + i * points + l);
             });
         }
     }
@@ -237,18 +256,20 @@ template <class T, int D, class K> class Engine {
         const Whole plane(image);
         const Pack<T, D, K> pack(image);
         const Frame<D>& frame = packed ? pack.frame : plane.frame;
-        T* memory = scratch<T>(0, packed ? pack.size : plane.size);
-        packed ? pack.clear(memory, (T)c.fill) : plane.clear(memory, (T)c.fill);
+        T* memory = packed ? scratch<T>(0, pack.size) : clear_planes(0, plane, (T)c.fill);
+        if (packed) pack.clear(memory, (T)c.fill);
         for (int64_t group = 0; group < groups; group++) {
             packed ? pad_pack(pack, channels_of(c.image, n, group, pixels), memory)
-                   : pad_plane(plane, plane_of(c.image, n, group, pixels), memory);
+                   : pad_planes(plane, n, group, memory);
             blocks(s, frame, true, first, last, [&](int64_t l, int count, const Cells<T, D>& cells) {
                 if (packed) {
                     pull_pack<T, D, K>(memory + pack.origin, nullptr, frame, cells, count, l,
                                        channels_of(c.grad_result, pair, group, points), slopes);
                 } else {
-                    read_slopes_planar<T, D, K, true>(memory + plane.origin, frame, cells, count, (T)c.fill,
-                                                      plane_of(c.grad_result, pair, group, points) + l, false, slopes);
+                    const T* g = plane_of(c.grad_result, pair, group * together, points) + l;
+                    for (int64_t i = 0; i < channels_in(group); i++)
+                        read_slopes_planar<T, D, K, true>(memory + i * plane.size + plane.origin, frame, cells, count, (T)c.fill,
+                                                          g + i * points, i > 0, slopes);
                 }
                 finish(cells, count, slopes);
                 pull(s, pair, l, count, slopes, add || group > 0, sums);
@@ -308,28 +329,29 @@ template <class T, int D, class K> class Engine {
         });
         unpad_pack(p, grad, channels_of(c.grad_image, n, group, pixels));
     }
-    void image_planes(int64_t n, int64_t channel, double* sums) const {
+    void image_planes(int64_t n, int64_t group, double* sums) const {
         const Whole p(image);
-        T *memory = scratch<T>(0, p.size), *grad = scratch<T>(1, p.size);
-        p.clear(grad, 0);
-        if (sums) {
-            p.clear(memory, (T)c.fill);
-            pad_plane(p, plane_of(c.image, n, channel, pixels), memory);
-        }
+        T *memory = sums ? clear_planes(0, p, (T)c.fill) : nullptr, *grad = clear_planes(1, p, 0);
+        if (sums) pad_planes(p, n, group, memory);
         Sources<T, D> s(c);
         Lane<T> slopes[D];
         pairs_of(n, [&](int64_t pair) {
             s.choose(c.map_of(pair));
-            const T* g = plane_of(c.grad_result, pair, channel, points);
             blocks(s, p.frame, true, 0, points, [&](int64_t l, int count, const Cells<T, D>& cells) {
-                scatter_planar<T, D, K, true>(p.frame, cells, count, g + l, grad + p.origin);
+                for (int64_t i = 0; i < channels_in(group); i++) {
+                    const T* g = plane_of(c.grad_result, pair, group * together + i, points) + l;
+                    const int64_t at = i * p.size + p.origin;
+                    scatter_planar<T, D, K, true>(p.frame, cells, count, g, grad + at);
+                    if (!sums) continue;
+                    read_slopes_planar<T, D, K, true>(memory + at, p.frame, cells, count, (T)c.fill, g, i > 0, slopes);
+                }
                 if (!sums) return;
-                read_slopes_planar<T, D, K, true>(memory + p.origin, p.frame, cells, count, (T)c.fill, g + l, false, slopes);
                 finish(cells, count, slopes);
-                s.pull(l, count, slopes, part(sums, pair, channel));
+                s.pull(l, count, slopes, part(sums, pair, group));
             });
         });
-        unpad_plane(p, grad, (T*)plane_of(c.grad_image, n, channel, pixels));
+        for (int64_t i = 0; i < channels_in(group); i++)
+            unpad_plane(p, grad + i * p.size, (T*)plane_of(c.grad_image, n, group * together + i, pixels));
     }
     // The rows [begin, end) of the slowest axis of all channels of an image: they share the coordinates.
     void image_direct(int64_t n, int64_t begin, int64_t end, double* sums) const {
