@@ -34,6 +34,7 @@ from torch_stn.lab.console import say
 from torch_stn.lab.data.decode import NotAnImageError, hostile_files
 from torch_stn.lab.data.facts import Facts
 from torch_stn.lab.data.listing import Skipped, shown
+from torch_stn.lab.data.places import size_and_time
 from torch_stn.lab.data.shards import ENDINGS, is_shards, shards_at
 from torch_stn.lab.data.tar_samples import NotAShardError, read_samples
 from torch_stn.lab.errors import UserError
@@ -189,7 +190,11 @@ def _predict_shard(
     shard: Path, job: Job, model: nn.Module, config: Config, facts: Facts, notice: Callable[[str], None]
 ) -> None:
     """One shard into its CSV file."""
-    began, status = time.perf_counter(), shard.stat()
+    began = time.perf_counter()
+    try:
+        _, changed = size_and_time(shard)
+    except OSError as error:
+        raise NotAShardError((error.strerror or str(error)).lower()) from None
     read = decoder(config, facts)
     counts: Counter[bool] = Counter()
     with written_whole(_csv(job.out, shard)) as file, closing(_images(shard, read)) as images:
@@ -204,7 +209,7 @@ def _predict_shard(
                     table.writerow(row)
                     if row[3]:
                         notice(f"skipped {shown(row[0])}: {row[3]}")
-        _take_time(file, status)
+        _take_time(file, changed)
     passed = f", {counts[True]:,} skipped" if counts[True] else ""
     notice(f"{shown(shard.name)}: {counts[False]:,} images{passed}, {time.perf_counter() - began:.1f} s")
 
@@ -272,15 +277,15 @@ def _stem(shard: Path) -> str:
 def _finished(out: Path, shard: Path) -> bool:
     """Whether a shard has its CSV file, of that shard and not of one of its name."""
     try:
-        return abs(_csv(out, shard).stat().st_mtime - shard.stat().st_mtime) <= SAME
+        return abs(_csv(out, shard).stat().st_mtime - size_and_time(shard)[1] / 1e9) <= SAME
     except OSError:
         return False
 
 
-def _take_time(file: IO[str], status: os.stat_result) -> None:
+def _take_time(file: IO[str], changed: int) -> None:
     """Give the CSV file its shard's time, before it has its name."""
     file.flush()
-    os.utime(file.name, ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.utime(file.name, ns=(changed, changed))
 
 
 def _orphaned() -> bool:

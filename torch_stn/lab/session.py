@@ -15,6 +15,7 @@ from torch_stn.lab.config import Config
 from torch_stn.lab.console import say, watching
 from torch_stn.lab.data.load import Source, facts_for, load
 from torch_stn.lab.data.photos import Photos
+from torch_stn.lab.data.places import is_url
 from torch_stn.lab.errors import UserError
 from torch_stn.lab.evaluate import evaluate
 from torch_stn.lab.models.backbones import load_weights
@@ -68,8 +69,8 @@ def prepare(config: Config) -> tuple[Fabric, Config, Source]:
         source = in_step(fabric, lambda: load(config, notice=say if fabric.is_global_zero else _silent))
     if isinstance(source, Photos):
         load_weights(models.build(config, facts_for(source, config)), config)
-        # {a,b}/train.tar stands for several paths, and is kept as it is.
-        given = config.data and not config.data.startswith("{")
+        # {a,b}/train.tar stands for several paths, and is kept as it is, as a URL is.
+        given = config.data and not config.data.startswith("{") and not is_url(config.data)
         where = str(Path(config.data).expanduser().absolute()) if given else config.data
         return fabric, replace(config, data=where), source
     found = "embedded" if len(source.train_images) < FULL else "mnist"

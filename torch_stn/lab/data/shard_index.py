@@ -26,6 +26,7 @@ from torch_stn.lab.data.decode import NotAnImageError, decode, hostile_files
 from torch_stn.lab.data.facts import counted_facts
 from torch_stn.lab.data.listing import Listing, Skipped, shown
 from torch_stn.lab.data.photos import Photos, refuse_too_few, summary_lines
+from torch_stn.lab.data.places import size_and_time
 from torch_stn.lab.data.shards import class_names, split_shards
 from torch_stn.lab.data.stored import Array, Stored
 from torch_stn.lab.data.tar_samples import NotAShardError, Sample, read_samples
@@ -97,7 +98,7 @@ def load_shards(config: Config, notice: Callable[[str], None], run: Path | None 
 
 def index_shard(path: Path, config: Config, known: Sequence[str] | None, pool: ThreadPoolExecutor) -> dict[str, Any]:
     """The record of one shard: COLUMNS of its usable images, counts of pixel values, what is skipped and why."""
-    status = path.stat()
+    size, changed = _size_and_time(path)
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     counts = np.zeros((1 if config.grey else 3, 256), dtype=np.int64)
     skipped: list[Skipped] = []
@@ -124,9 +125,20 @@ def index_shard(path: Path, config: Config, known: Sequence[str] | None, pool: T
     except NotAShardError as error:
         skipped.append(Skipped(path.name, str(error)))
     except OSError as error:
-        raise UserError(f"{shown(str(path))}: {(error.strerror or 'cannot be read').lower()}") from None
-    return {"bytes": status.st_size, "time": status.st_mtime_ns, **columns, "counts": counts.tolist(),
+        raise _unreadable(path, error) from None
+    return {"bytes": size, "time": changed, **columns, "counts": counts.tolist(),
             "skipped": [list(each) for each in skipped]}  # fmt: skip
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        return size_and_time(path)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{shown(str(path))}: {(error.strerror or 'cannot be read').lower()}")
 
 
 def _in_order(
@@ -164,15 +176,16 @@ def _records(
 ) -> dict[str, Any]:
     """A record for each shard: from an earlier index where it holds, else from reading the shard."""
     records: dict[str, Any] = {}
-    fresh = []
+    fresh, total = [], 0
     for path in shards:
-        record, status = kept.get(str(path)), path.stat()
-        if record is None or (record["bytes"], record["time"]) != (status.st_size, status.st_mtime_ns):
+        record, (size, changed) = kept.get(str(path)), _size_and_time(path)
+        if record is None or (record["bytes"], record["time"]) != (size, changed):
             fresh.append(path)
+            total += size
         records[str(path)] = record
     if fresh:
-        size = sum(path.stat().st_size for path in fresh) / 1e6
-        notice(f"index: {len(fresh):,} shards of {size:,.1f} MB are read once, each image is decoded and checked")
+        megabytes = f"{total / 1e6:,.1f} MB"
+        notice(f"index: {len(fresh):,} shards of {megabytes} are read once, each image is decoded and checked")
     with hostile_files(), ThreadPoolExecutor(config.threads or os.cpu_count() or 1) as pool:
         for path in fresh:
             records[str(path)] = index_shard(path, config, known, pool)

@@ -1,4 +1,4 @@
-"""Which tar shards a path names, and which of them are for validation; no shard is opened here."""
+"""Which tar shards a path or URL names, and which of them are for validation; no shard is opened here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from torch_stn.lab.data.listing import VALIDATION, shown
+from torch_stn.lab.data.places import is_url, opened, place
 from torch_stn.lab.errors import UserError
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")  # the last two for predictions alone
@@ -22,9 +23,11 @@ def is_shards(path: str) -> bool:
     >>> is_shards("shards/train-{000..009}.tar"), is_shards("photos")
     (True, False)
     """
-    if path.lower().endswith(ENDINGS) and not Path(path).expanduser().is_dir():
+    if _is_remote_tar(path) or (path.lower().endswith(ENDINGS) and not place(path).is_dir()):
         return True
-    folder = Path(path).expanduser()
+    folder = place(path)
+    if is_url(path):
+        return bool(_tars(folder))
     if not path or not folder.is_dir():
         return False
     return bool(_tars(folder)) and not any(each.is_dir() and each.name[0] != "." for each in folder.iterdir())
@@ -53,14 +56,17 @@ def expand(pattern: str) -> list[str]:
 
 
 def shards_at(path: str, argument: str = "data") -> list[Path]:
-    """The shards that a path, a pattern with braces or a folder names.
+    """The shards that a path, a pattern with braces, a folder or URLs name.
 
     Raises: UserError that begins with the ``argument`` where one is not there.
     """
-    whole = Path(path).expanduser()
-    if whole.is_dir():
-        return _tars(whole)
-    names = [whole] if whole.exists() else [Path(each).expanduser() for each in expand(path)]
+    if not _is_remote_tar(path):
+        whole = place(path)
+        if is_url(path) or whole.is_dir():
+            return _tars(whole)
+        if whole.exists():
+            return [whole]
+    names = [place(each) for each in expand(path)]
     missing = [each for each in names if not each.is_file()]
     if missing:
         rest = f", and {len(missing) - 1:,} more are missing" if len(missing) > 1 else ""
@@ -102,7 +108,9 @@ def class_names(shard: Path) -> tuple[str, ...] | None:
     if not path.is_file():
         return None
     try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+        with opened(path) as file:
+            text = file.read().decode("utf-8-sig")
+        names = tuple(line.strip() for line in text.splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{shown(str(path))}: cannot be read as class names: {error}") from None
     if len(names) < 2 or len(set(names)) < len(names):
@@ -124,8 +132,17 @@ def _alternatives(inside: str) -> Sequence[str]:
 
 
 def _tars(folder: Path) -> list[Path]:
-    """The plain tars of a folder, by name."""
+    """The plain tars of a folder, by name; of a server that lists no folders, none."""
+    if is_url(folder):
+        try:
+            return sorted((each for each in folder.iterdir() if each.suffix == ".tar"), key=str)
+        except Exception:  # each protocol has its own
+            return []
     return sorted(each for each in folder.iterdir() if each.name[0] != "." and each.suffix == ".tar" and each.is_file())
+
+
+def _is_remote_tar(path: str) -> bool:
+    return is_url(path) and path.lower().endswith(ENDINGS)
 
 
 def _called(shard: Path, words: Sequence[str]) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 
 from torch_stn.lab.data.decode import NotAnImageError, decode
 from torch_stn.lab.data.listing import shown
+from torch_stn.lab.data.places import read_part
 from torch_stn.lab.errors import UserError
 
 Array = np.ndarray[Any, Any]
@@ -33,15 +34,13 @@ class Stored:
         return len(self.shard)
 
     def read(self, index: int) -> Array:  # (S, S, C) uint8
-        """The pixels of one image; from any thread, since each call opens the shard for itself.
+        """The pixels of one image; from any thread, since each call reads the shard for itself.
 
         Raises: UserError where the bytes are no longer those of the index.
         """
         path = self.shards[self.shard[index]]
         try:
-            with open(path, "rb", buffering=0) as file:
-                file.seek(int(self.offset[index]))
-                data = read_fully(file, int(self.length[index]))
+            data = read_part(path, int(self.offset[index]), int(self.length[index]))
             if zlib.crc32(data) != self.checksum[index]:
                 raise NotAnImageError("other bytes")
             return decode(BytesIO(data), self.size, grey=self.grey)[0]
@@ -52,12 +51,3 @@ class Stored:
                 f"{shown(str(path))}: holds other bytes at {self.offset[index]} than when it was indexed; "
                 f"wanted a shard that stays as it is while a run goes on"
             ) from None
-
-
-def read_fully(file: Any, count: int) -> bytes:
-    """So many bytes of a raw file, or fewer where it ends: one read may give less than it was asked for."""
-    parts: list[bytes] = []
-    while count > 0 and (part := file.read(count)):
-        parts.append(part)
-        count -= len(part)
-    return b"".join(parts)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from torch_stn.lab.data.listing import ENDINGS, Skipped
+from torch_stn.lab.data.places import opened
 
 MOST_BYTES = 100_000_000  # of an image
 MOST_LABEL_BYTES = 1_000_000  # of a .cls or .json member
@@ -86,9 +87,14 @@ def read_samples(
     Where the tar is cut short or damaged, all that came before is given, then a Skipped with the shard's own name.
     Raises: NotAShardError where the file is no tar; OSError where it cannot be read.
     """
+    with opened(file) as stream:
+        yield from _samples(file, stream, compressed)
+
+
+def _samples(file: Path, stream: IO[bytes], compressed: bool) -> Iterator[Sample | Skipped]:
     shard = file.name
     try:
-        tar = tarfile.open(file, "r|*" if compressed else "r|", tarinfo=_Header)  # noqa: SIM115 (closed below)
+        tar = tarfile.open(fileobj=stream, mode="r|*" if compressed else "r|", tarinfo=_Header)  # noqa: SIM115 (closed below)
     except tarfile.TarError as error:
         raise NotAShardError(_why_no_tar(file, error)) from None
     except EOFError:
@@ -168,19 +174,19 @@ def parse_label(data: bytes, ending: str) -> tuple[str, str]:
 
 
 def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    opened: IO[bytes] | None = tar.extractfile(member)
-    assert opened is not None  # a regular file
-    data = opened.read()
+    part: IO[bytes] | None = tar.extractfile(member)
+    assert part is not None  # a regular file
+    data = part.read()
     if len(data) != member.size:
         raise tarfile.ReadError("unexpected end of data")
     return data
 
 
 def _why_no_tar(file: Path, error: Exception) -> str:
-    if file.stat().st_size == 0:
+    with opened(file) as again:
+        start = again.read(6)
+    if not start:
         return "empty"
-    with open(file, "rb") as opened:
-        start = opened.read(6)
     if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")):
         return "compressed; wanted a plain tar, in which an image can be found again"
     return f"no tar: {_line(error)}"

@@ -10,7 +10,8 @@ Source: Jaderberg et al. 2015, section 4.3, Table 3: windows of half the side th
 all, descriptors side by side. Ours are small backbones trained from nothing on 128 pixels a side, so none of the
 paper's numbers stands beside them. On held-out training images (seed 0, 12 epochs) the mean over the last maps and the
 paper's localisation net left nothing between the windows that move and those that do not (78.0 and 78.7 %); with the
-places of the last maps kept, 67.5 % fixed, 65.8 % moved by that net, 61.3 % by the residual one. At rate 1 it collapses.
+places of the last maps kept, 67.5 % fixed, 65.8 % moved by that net, 61.3 % by the residual one. That collapses at
+rate 1.
 """
 
 from dataclasses import replace

@@ -41,8 +41,8 @@ def function(name: str) -> Callable[[bytes], int]:
 def instruction_set() -> str:
     """Which build serves: "avx512_gathers", "avx512", "avx2", "sse4" or "portable".
 
-    ATEN_CPU_CAPABILITY limits it, as it does torch. Gathers are fast on Intel from Sapphire Rapids on, which half-precision
-    arithmetic tells; a microcode update slowed those before, and AMD's are slow.
+    ATEN_CPU_CAPABILITY limits it, as it does torch. Gathers are fast on Intel from Sapphire Rapids on, which
+    half-precision arithmetic tells; a microcode update slowed those before, and AMD's are slow.
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return "portable"
