@@ -18,7 +18,7 @@ from shard_folder import shard_folder
 from torch_stn.lab.data import places
 from torch_stn.lab.data.load import data_set, load
 from torch_stn.lab.data.places import place, read_part, size_and_time
-from torch_stn.lab.data.shards import expand, is_shards
+from torch_stn.lab.data.shards import class_names, expand, is_shards
 from torch_stn.lab.errors import UserError
 
 pytest.importorskip("upath", reason="universal-pathlib is not installed")
@@ -39,7 +39,7 @@ class Handler(SimpleHTTPRequestHandler):
             type(self).fails -= 1
             self.send_error(503)
             return
-        if not wanted or not self.ranges:
+        if not wanted or not self.ranges or not Path(self.translate_path(self.path)).is_file():
             return super().do_GET()
         data = Path(self.translate_path(self.path)).read_bytes()
         part = data[int(wanted[1]) : int(wanted[2]) + 1]
@@ -114,10 +114,30 @@ def test_what_cannot_be_read_is_a_line(tmp_path: Path, server: str, monkeypatch:
     shard = f"{server}/s/train-2.tar"
     assert complaint(*call, f"data={server}/s/train-{{0..3}}.tar") == f"data: no shard {shard}, and 1 more are missing"
     assert complaint(*call, "data=nosuch://a/b.tar").startswith("nosuch://a/b.tar: ")
+    data = f"{server}/s/train-{{0..1}}.tar"
+    Handler.fails = 1000
+    assert complaint(*call, f"data={data}").startswith(f"data: {data}: cannot be read: 503")
+    Handler.fails = 0
     Handler.ranges = False
-    code, _, said = stn(*call, f"data={server}/s/train-{{0..1}}.tar")
-    last = f"stn: {server}/s/train-1.tar: its server gives whole files only; wanted one that knows byte ranges"
-    assert (code, said.splitlines()[1:]) == (2, [last])
+    why = "its server gives whole files only; wanted one that knows byte ranges"
+    assert complaint(*call, f"data={data}") == f"data: {data}: {why}"
+    wanted = "wanted names that end in .tar, or a bucket's folder"
+    assert complaint(*call, f"data={server}/s") == f"data: no shard in {server}/s; {wanted}"
+    for url in ("https://example.org/a.tar?key=1", "https://me:secret@example.org/a.tar"):
+        said = complaint(*call, f"data={url}")
+        assert said.startswith("https://...: wanted a URL without ? and without a user or password")
+        assert "secret" not in said
+
+
+def test_class_names_are_read_and_a_failing_server_is_no_missing_file(tmp_path: Path, server: str) -> None:
+    shard_folder(tmp_path / "s")
+    shard = place(f"{server}/s/train-0.tar")
+    assert class_names(shard) is None
+    (tmp_path / "s" / "classes.txt").write_text("red\ngreen\n")
+    assert class_names(shard) == ("red", "green")
+    Handler.fails = 3
+    with pytest.raises(UserError, match=r"classes\.txt: cannot be read as class names: .*503"):
+        class_names(shard)
 
 
 def test_names_are_places(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +146,7 @@ def test_names_are_places(monkeypatch: pytest.MonkeyPatch) -> None:
         "https://example.org/a.tar",
         "https://example.org/b.tar",
     ]
-    assert str(place(Path("https://example.org/a.tar"))) == "https://example.org/a.tar"
+    assert str(place("HTTPS://example.org/a.tar")) == "https://example.org/a.tar"
     assert place("a.tar") == Path("a.tar")
     monkeypatch.setitem(__import__("sys").modules, "upath", None)
     with pytest.raises(UserError, match=r"pip install 'torch-stn\[remote\]'"):

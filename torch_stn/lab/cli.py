@@ -139,7 +139,7 @@ def evaluate(
 def predict(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A run folder, or a network of the zoo.")],
     paths: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(metavar="PATH...", help="Image files, folders of them, or - (standard input); or tar shards."),
     ],
     out: Annotated[
@@ -166,7 +166,7 @@ def predict(
         if done.left:
             fail(f"not done, unreadable or in another process's hands: {', '.join(done.left[:20])}", FOREIGN)
         return
-    rows = look_at(model, paths, say, device=device, crops=crops)
+    rows = look_at(model, [Path(path) for path in paths], say, device=device, crops=crops)
     text = write_predictions(rows, out)
     if text is not None:
         typer.echo(text, nl=False)

@@ -34,7 +34,7 @@ from torch_stn.lab.console import say
 from torch_stn.lab.data.decode import NotAnImageError, hostile_files
 from torch_stn.lab.data.facts import Facts
 from torch_stn.lab.data.listing import Skipped, shown
-from torch_stn.lab.data.places import size_and_time
+from torch_stn.lab.data.places import reason, size_and_time
 from torch_stn.lab.data.shards import ENDINGS, is_shards, shards_at
 from torch_stn.lab.data.tar_samples import NotAShardError, read_samples
 from torch_stn.lab.errors import UserError
@@ -65,26 +65,26 @@ class Job:
     threads: int
 
 
-def shards_among(paths: Sequence[Path], out: Path | None, crops: Path | None, workers: int) -> list[Path]:
+def shards_among(paths: Sequence[str], out: Path | None, crops: Path | None, workers: int) -> list[Path]:
     """The shards that the words of a call name; none where they name images.
 
     Raises: UserError where they name both, or options that do not fit.
     """
-    named = [is_shards(str(path)) for path in paths]
+    named = [is_shards(path) for path in paths]
     if not any(named):
         if workers != 1:
-            raise UserError(f"--workers: wanted tar shards to share out, got {shown(str(paths[0]))}")
+            raise UserError(f"--workers: wanted tar shards to share out, got {shown(paths[0])}")
         return []
     if not all(named):
         other = paths[named.index(False)]
-        raise UserError(f"PATH: wanted shards alone or images alone, got shards and {shown(str(other))}")
+        raise UserError(f"PATH: wanted shards alone or images alone, got shards and {shown(other)}")
     if out is None or out.suffix.lower() in (".csv", ".json"):
         raise UserError(f"--out: wanted a folder for one CSV file a shard, got {'none' if out is None else out}")
     if crops is not None:
         raise UserError("--crops: wanted none with shards")
     if not 1 <= workers <= (MOST_WORKERS if CAN_LOCK else 1):
         raise UserError(f"--workers: wanted 1 to {MOST_WORKERS if CAN_LOCK else 1}, got {workers}")
-    shards = [shard for path in paths for shard in shards_at(str(path), "PATH")]
+    shards = [shard for path in paths for shard in shards_at(path, "PATH")]
     for stem, count in Counter(map(_stem, shards)).items():
         if count > 1:
             raise UserError(f"PATH: {count} shards would be written to {shown(stem)}.csv; wanted each name once")
@@ -168,21 +168,21 @@ def work(job: Job) -> None:
 
 def _passes(job: Job, model: nn.Module, config: Config, facts: Facts, notice: Callable[[str], None]) -> None:
     """Go over the shards until a pass finds nothing: what another was killed over may be free by then."""
-    unreadable: set[Path] = set()
+    seen: set[Path] = set()  # unreadable, or done here, whatever a server says of its time by now
     working = True
     while working:
         working = False
         for shard in job.shards:
-            if shard in unreadable or _orphaned():
+            if shard in seen or _orphaned():
                 continue
             with claimed(_csv(job.out, shard), lambda shard=shard: _finished(job.out, shard)) as mine:  # type: ignore[misc]
                 if not mine:
                     continue
                 working = True
+                seen.add(shard)
                 try:
                     _predict_shard(shard, job, model, config, facts, notice)
                 except NotAShardError as error:
-                    unreadable.add(shard)
                     notice(f"{shown(str(shard))}: {error}; left out")
 
 
@@ -194,7 +194,7 @@ def _predict_shard(
     try:
         _, changed = size_and_time(shard)
     except OSError as error:
-        raise NotAShardError((error.strerror or str(error)).lower()) from None
+        raise NotAShardError(reason(error)) from None
     read = decoder(config, facts)
     counts: Counter[bool] = Counter()
     with written_whole(_csv(job.out, shard)) as file, closing(_images(shard, read)) as images:
@@ -226,7 +226,7 @@ def _images(shard: Path, read: Callable[[Any], tuple[Any, Any]]) -> Generator[tu
             except NotAnImageError as error:
                 yield each.name, Skipped(each.name, str(error))
     except OSError as error:
-        raise NotAShardError((error.strerror or str(error)).lower()) from None
+        raise NotAShardError(reason(error)) from None
 
 
 def _rows(batch: Sequence[tuple[str, Any]], model: nn.Module, facts: Facts, device: str) -> list[tuple[str, ...]]:

@@ -26,8 +26,8 @@ from torch_stn.lab.data.decode import NotAnImageError, decode, hostile_files
 from torch_stn.lab.data.facts import counted_facts
 from torch_stn.lab.data.listing import Listing, Skipped, shown
 from torch_stn.lab.data.photos import Photos, refuse_too_few, summary_lines
-from torch_stn.lab.data.places import size_and_time
-from torch_stn.lab.data.shards import class_names, split_shards
+from torch_stn.lab.data.places import reason, size_and_time
+from torch_stn.lab.data.shards import REQUESTS, class_names, split_shards
 from torch_stn.lab.data.stored import Array, Stored
 from torch_stn.lab.data.tar_samples import NotAShardError, Sample, read_samples
 from torch_stn.lab.errors import UserError
@@ -138,7 +138,7 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 
 
 def _unreadable(path: Path, error: OSError) -> UserError:
-    return UserError(f"{shown(str(path))}: {(error.strerror or 'cannot be read').lower()}")
+    return UserError(f"{shown(str(path))}: {reason(error)}")
 
 
 def _in_order(
@@ -177,8 +177,10 @@ def _records(
     """A record for each shard: from an earlier index where it holds, else from reading the shard."""
     records: dict[str, Any] = {}
     fresh, total = [], 0
-    for path in shards:
-        record, (size, changed) = kept.get(str(path)), _size_and_time(path)
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        found = list(pool.map(_size_and_time, shards))
+    for path, (size, changed) in zip(shards, found, strict=True):
+        record = kept.get(str(path))
         if record is None or (record["bytes"], record["time"]) != (size, changed):
             fresh.append(path)
             total += size

@@ -5,29 +5,30 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from torch_stn.lab.data.listing import VALIDATION, shown
-from torch_stn.lab.data.places import is_url, opened, place
+from torch_stn.lab.data.places import children, is_there, is_url, opened, place, reason
 from torch_stn.lab.errors import UserError
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")  # the last two for predictions alone
 MOST = 100_000
+REQUESTS = 16  # at once
 BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def is_shards(path: str) -> bool:
-    """Whether a path names shards: it ends as a tar does, or is a folder with tars in it and no sub-folder (a class).
+    """Whether a path names shards: a URL, what ends as a tar does, or a folder with tars in it and no sub-folder (a
+    class).
 
     >>> is_shards("shards/train-{000..009}.tar"), is_shards("photos")
     (True, False)
     """
-    if _is_remote_tar(path) or (path.lower().endswith(ENDINGS) and not place(path).is_dir()):
+    if is_url(path) or (path.lower().endswith(ENDINGS) and not place(path).is_dir()):
         return True
     folder = place(path)
-    if is_url(path):
-        return bool(_tars(folder))
     if not path or not folder.is_dir():
         return False
     return bool(_tars(folder)) and not any(each.is_dir() and each.name[0] != "." for each in folder.iterdir())
@@ -60,18 +61,40 @@ def shards_at(path: str, argument: str = "data") -> list[Path]:
 
     Raises: UserError that begins with the ``argument`` where one is not there.
     """
-    if not _is_remote_tar(path):
-        whole = place(path)
-        if is_url(path) or whole.is_dir():
-            return _tars(whole)
-        if whole.exists():
-            return [whole]
-    names = [place(each) for each in expand(path)]
+    if is_url(path):
+        return _remote(path, argument)
+    whole = place(path)
+    if whole.is_dir():
+        return _tars(whole)
+    names = [whole] if whole.exists() else [place(each) for each in expand(path)]
     missing = [each for each in names if not each.is_file()]
+    _refuse(missing, argument)
+    return names
+
+
+def _remote(path: str, argument: str) -> list[Path]:
+    """Those of a URL; a bucket's folder too."""
+    try:
+        if not path.lower().endswith(ENDINGS):
+            found = _tars(place(path))
+            if not found:
+                raise UserError(
+                    f"{argument}: no shard in {shown(path)}; wanted names that end in .tar, or a bucket's folder"
+                )
+            return found
+        names = [place(each) for each in expand(path)]
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            there = list(pool.map(is_there, names))
+    except OSError as error:
+        raise UserError(f"{argument}: {shown(path)}: {reason(error)}") from None
+    _refuse([each for each, found in zip(names, there, strict=True) if not found], argument)
+    return names
+
+
+def _refuse(missing: Sequence[Path], argument: str) -> None:
     if missing:
         rest = f", and {len(missing) - 1:,} more are missing" if len(missing) > 1 else ""
         raise UserError(f"{argument}: no shard {shown(str(missing[0]))}{rest}")
-    return names
 
 
 def split_shards(path: str, share: float) -> tuple[list[Path], list[Path]]:
@@ -87,7 +110,7 @@ def split_shards(path: str, share: float) -> tuple[list[Path], list[Path]]:
     if not train:
         raise UserError(f"data: no shard to train on at {shown(path)}; wanted others than val-*.tar and test-*.tar")
     if not held:
-        held = [each for each in _tars(train[0].parent) if _called(each, VALIDATION)]
+        held = _beside(train[0])
     if not held:
         count = max(1, math.ceil(share * len(train))) if share else 0
         if count == 0 or len(train) <= count:
@@ -99,15 +122,22 @@ def split_shards(path: str, share: float) -> tuple[list[Path], list[Path]]:
     return train, held
 
 
+def _beside(shard: Path) -> list[Path]:
+    try:
+        return [each for each in _tars(shard.parent) if _called(each, VALIDATION)]
+    except OSError as error:
+        raise UserError(f"{shown(str(shard.parent))}: {reason(error)}") from None
+
+
 def class_names(shard: Path) -> tuple[str, ...] | None:
     """The names in classes.txt beside a shard, one a line, the first that of class 0; None where there is no such file.
 
     Raises: UserError where it is no text, holds fewer than two names, or one twice.
     """
     path = shard.parent / "classes.txt"
-    if not path.is_file():
-        return None
     try:
+        if not is_there(path):
+            return None
         with opened(path) as file:
             text = file.read().decode("utf-8-sig")
         names = tuple(line.strip() for line in text.splitlines() if line.strip())
@@ -132,17 +162,9 @@ def _alternatives(inside: str) -> Sequence[str]:
 
 
 def _tars(folder: Path) -> list[Path]:
-    """The plain tars of a folder, by name; of a server that lists no folders, none."""
-    if is_url(folder):
-        try:
-            return sorted((each for each in folder.iterdir() if each.suffix == ".tar"), key=str)
-        except Exception:  # each protocol has its own
-            return []
-    return sorted(each for each in folder.iterdir() if each.name[0] != "." and each.suffix == ".tar" and each.is_file())
-
-
-def _is_remote_tar(path: str) -> bool:
-    return is_url(path) and path.lower().endswith(ENDINGS)
+    """The plain tars of a folder, by name; of a server of web pages, none."""
+    named = [each for each in children(folder) if each.name[:1] not in ("", ".") and each.suffix == ".tar"]
+    return [each for each in named if is_url(each) or each.is_file()]
 
 
 def _called(shard: Path, words: Sequence[str]) -> bool:

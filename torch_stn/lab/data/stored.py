@@ -12,7 +12,7 @@ import numpy as np
 
 from torch_stn.lab.data.decode import NotAnImageError, decode
 from torch_stn.lab.data.listing import shown
-from torch_stn.lab.data.places import read_part
+from torch_stn.lab.data.places import read_part, reason
 from torch_stn.lab.errors import UserError
 
 Array = np.ndarray[Any, Any]
@@ -45,7 +45,7 @@ class Stored:
                 raise NotAnImageError("other bytes")
             return decode(BytesIO(data), self.size, grey=self.grey)[0]
         except OSError as error:
-            raise UserError(f"{shown(str(path))}: {(error.strerror or 'cannot be read').lower()}") from None
+            raise UserError(f"{shown(str(path))}: {reason(error)}") from None
         except NotAnImageError:
             raise UserError(
                 f"{shown(str(path))}: holds other bytes at {self.offset[index]} than when it was indexed; "

@@ -3,6 +3,7 @@
 //   padded   small planes of which much is read: copied with their padding, some channels at a time
 //   direct   everything else: read where it lies; only vectors of points that touch the border look for the padding
 #pragma once
+#include <algorithm>
 #include <numeric>
 #include <vector>
 
@@ -40,8 +41,9 @@ template <class T, int D, class K> class Engine {
         padded = !packed && plane <= PLANE_BYTES && points * c.pairs() * SPARSE >= pixels * c.images;
         if (packed) together = L;
         if (padded) {  // channels that share the coordinates of a point; fewer where threads would go without work
-            together = PLANE_BYTES / plane < c.channels ? PLANE_BYTES / plane : c.channels;
-            while (together > 1 && c.pairs() * ((c.channels + together - 1) / together) < ENOUGH_TASKS) together = (together + 1) / 2;
+            together = std::clamp<int64_t>(PLANE_BYTES / plane, 1, std::max<int64_t>(c.channels, 1));
+            const int64_t wanted = c.result ? 3 * c.threads : ENOUGH_TASKS;  // sums go by groups, results do not
+            while (together > 1 && c.images * ((c.channels + together - 1) / together) < wanted) together = (together + 1) / 2;
         }
         groups = (c.channels + together - 1) / together;
     }
@@ -117,6 +119,7 @@ template <class T, int D, class K> class Engine {
     void blocks_in_place(const Sources<T, D>& s, const Frame<D>& frame, int64_t pair, bool read, bool written, int64_t begin,
                          int64_t end, F f) const {
         if (c.channels * pixels * (int64_t)sizeof(T) < FAR_BYTES) return blocks(s, frame, false, begin, end, f);
+        if (begin >= end) return;
         Lane<T> x[D];
         Cells<T, D> cells[2];
         const auto prepare = [&](int64_t l, Cells<T, D>& of) {
