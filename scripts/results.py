@@ -2,7 +2,7 @@
 
 stn reproduce TABLE                                                   # results/TABLE/CELL-SEED.json
 python scripts/results.py keep RUN NAME --command "stn train ..."     # results/NAME.json
-stn bench --json results/benchmarks-cpu.json                          # a benchmark keeps itself
+stn bench --json results/benchmarks-cpu-xeon.json                     # a benchmark keeps itself
 python scripts/results.py page                                        # both pages, and the benchmarks' pictures
 """
 
