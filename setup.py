@@ -31,8 +31,8 @@ FLAGS = [
     "-Wno-psabi",
 ]
 AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"]
-# The last is for Intel from Sapphire Rapids on, where gathering beats loads and shuffles (0.8 to 0.9 of the time). Chosen
-# as a build, not by a branch: the branch alone cost a twelfth.
+# The last is for Intel from Sapphire Rapids on, where gathering beats loads and shuffles (0.8 to 0.9 of the time).
+# Chosen as a build, not by a branch: the branch alone cost a twelfth.
 X86 = {
     "sse4": ["-msse4.1"],
     "avx2": ["-mavx2", "-mfma"],

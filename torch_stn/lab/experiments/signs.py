@@ -74,7 +74,7 @@ COLUMNS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {  # set -> its conf
             "IC-ST projective, two looks": "ResNet, wider",
             "CNN of Lin and Lucey": "",
             "IC-ST of Lin and Lucey, four looks": "CNN of Lin and Lucey",
-            "CNN of Lin and Lucey, as many seconds": "IC-ST of Lin and Lucey, four looks",
+            "CNN of Lin and Lucey, as many seconds": "",
         },
     ),
 }
