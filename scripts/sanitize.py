@@ -10,7 +10,12 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ["tests/test_cpu_kernels.py", "tests/test_backends.py", "tests/test_sample_inputs.py"]
+TESTS = [
+    "tests/test_cpu_kernels.py",
+    "tests/test_cpu_empty.py",
+    "tests/test_backends.py",
+    "tests/test_sample_inputs.py",
+]
 SANITIZERS = "-O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -g"
 
 
