@@ -82,7 +82,7 @@ def test_words_that_do_not_go_together_are_refused(words: tuple[str, ...], text:
 
 
 def test_digits_have_no_backbone() -> None:
-    with pytest.raises(UserError, match="backbone: wanted images and model=resnet, got 'st-cnn'"):
+    with pytest.raises(UserError, match="backbone: wanted model=resnet, got 'st-cnn'"):
         override(Config(), ["backbone=timm:resnet18"])
 
 

@@ -4,11 +4,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
 from torch_stn.lab import experiments
 from torch_stn.lab.cell import grid
 from torch_stn.lab.config import CHOICES, Config, check
+from torch_stn.lab.data.facts import Facts
+from torch_stn.lab.data.sets import digit_facts
 from torch_stn.lab.jobs import plan
+from torch_stn.lab.models import build, count_parameters
+from torch_stn.lab.models.aligned import Aligned
 from torch_stn.lab.recipes import RECIPES
 
 TABLES = experiments.tables()
@@ -25,8 +30,8 @@ def test_every_cell_is_one_of_its_own_that_can_be_trained_by_every_recipe(name: 
     for cell in table.cells:
         assert cell.config.experiment == name
         assert cell.name.replace("-", "").replace(".", "").isalnum()  # it is part of a file's name
-        for recipe in RECIPES.values():
-            check(recipe(cell.config))
+        for recipe in table.recipes:
+            check(RECIPES[recipe](cell.config))
 
 
 def test_the_first_table_is_the_papers() -> None:
@@ -71,6 +76,32 @@ def test_a_recipe_leaves_the_task_and_the_network_alone(recipe: str) -> None:
         before = Config(model=model, seed=5)
         after = RECIPES[recipe](before)
         assert {key for key, value in asdict(after).items() if value != asdict(before)[key]} <= trained
+
+
+def test_ours_plus_puts_residual_nets_in_the_place_of_cnns_within_the_budget() -> None:
+    plus = RECIPES["ours+"]
+    for cell in (*experiments.table("table1").cells, *experiments.table("tc").cells):
+        config = plus(cell.config)
+        assert config.model == ("resnet" if cell.config.model in ("cnn", "st-cnn") else cell.config.model)
+        if config.model != "resnet" or config.data in ("p", "e"):  # sets of 28 pixels as R is
+            continue
+        net = build(config).eval()
+        facts = digit_facts(config.data)
+        assert net(torch.rand(2, *facts.shape)).shape == (2, 10)
+        assert isinstance(net, Aligned) == (cell.config.model == "st-cnn")
+        assert count_parameters(net) < 470_000
+    assert "ours+" not in experiments.table("volumes").recipes
+
+
+def test_what_lies_beyond_a_digit_is_black_and_beyond_a_photograph_its_border() -> None:
+    digits = build(RECIPES["ours+"](experiments.table("table1").cells[24].config))
+    assert isinstance(digits, Aligned)
+    assert digits.transformer.padding_mode == "zeros"
+    photos = build(
+        Config(source="folder", data="x", model="resnet"), Facts(3, 32, 32, ("a", "b"), (0.5,) * 3, (1.0,) * 3)
+    )
+    assert isinstance(photos, Aligned)
+    assert photos.transformer.padding_mode == "border"
 
 
 # The plan

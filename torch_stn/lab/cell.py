@@ -31,7 +31,7 @@ class Table:
     measure: str = "error"  # what of an evaluation stands in the cells: this, or one of its "measures"
     unit: str = "error %"  # of it, and of the paper's numbers
     larger_is_better: bool = False
-    recipes: tuple[str, ...] = ("ours", "ours+", "paper")  # those that mean something here
+    recipes: tuple[str, ...] = ("ours", "paper")  # those that mean something here
     curves: bool = False  # whether the page tells the error while a cell learned
     run: str = ""  # module.function (Config, run folder's path, deadline) -> RunFolder, in the place of the usual run
 

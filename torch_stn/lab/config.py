@@ -193,9 +193,8 @@ def check(config: Config) -> Config:
         others = f"another than {', '.join(NUMBER_MODELS)}, which are for house numbers,"
         wanted = f"one of {', '.join(NUMBER_MODELS)}" if config.numbers else others
         raise UserError(f"model: wanted {wanted} {which}, got {config.model!r}")
-    if not config.numbers and config.photos != (config.model == "resnet"):
-        wanted = f"resnet with source={config.source}" if config.photos else "another than resnet, which is for images"
-        raise UserError(f"model: wanted {wanted}, got {config.model!r}")
+    if not config.numbers and config.photos and config.model != "resnet":
+        raise UserError(f"model: wanted resnet with source={config.source}, got {config.model!r}")
     _check_backbone(config)
     if not (config.steps or config.epochs or config.seconds):
         raise UserError("steps, epochs, seconds: all are 0, so the run would never end")
@@ -213,7 +212,7 @@ def _check_backbone(config: Config) -> None:
         known = f"timm:NAME, torchvision:NAME, {' or '.join(OWN_BACKBONES)}"
         raise UserError(f"backbone: wanted {known}, got {config.backbone!r}")
     if config.model != "resnet":
-        raise UserError(f"backbone: wanted images and model=resnet, got {config.model!r}")
+        raise UserError(f"backbone: wanted model=resnet, got {config.model!r}")
     for key in ("width", "halve", "average", "norm", "series", *(() if own else ("standardize",))):
         wanted, got = (str(getattr(each, key)).lower() for each in (Config(), config))
         if got != wanted:

@@ -21,11 +21,18 @@ OURS: tuple[Rule, ...] = (
     # Its first localisation net reads raw pixels, 49,152 at once, and overshoots at what Single bears.
     ({"model": "st-number-cnn-multi"}, {"localization_rate": 0.1}),
 )
-# As many filters as the paper's other bound, 400k parameters, lets a CNN have: 64 are at most 270k.
+# The residual net of folders of images in the place of the paper's CNN; for a localisation net one of its blocks, which
+# looks twice.
+RESIDUAL: Mapping[str, Any] = {
+    **{"model": "resnet", "looking": "resnet", "iterations": 2, "norm": "batch", "average": False, "dropout": 0.3},
+    **{"batch_size": 128, "learning_rate": 2e-3, "localization_rate": 1.0, "weight_decay": 0.05, "warmup": 0.05},
+}
 OURS_PLUS: tuple[Rule, ...] = (
-    ({"model": "cnn"}, {"width": 88}),
-    ({"model": "bn-cnn"}, {"width": 88}),
-    ({"model": "st-cnn"}, {"width": 86}),
+    # First: a model is what later rules no longer find.
+    ({"model": "st-cnn", "data": "rts"}, {"crop": 28}),
+    ({"model": "st-cnn", "data": "tc"}, {"crop": 28, "width": 24}),
+    ({"model": "st-cnn"}, RESIDUAL),
+    ({"model": "cnn"}, {**RESIDUAL, "transform": "none", "iterations": 1}),
 )
 
 

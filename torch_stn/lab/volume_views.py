@@ -44,14 +44,14 @@ def volumes_picture(run: Path, destination: Path, columns: int = 8) -> Path:
     folder.load_into(model)
     volumes = data.test_batch(0, data.dozen()[:columns]).images
     with torch.no_grad():
-        written = model.transformer(volumes)
+        written = model.written(volumes)
     figure = Figure(figsize=(1.1 * columns, 1.15 * len(ROWS)), dpi=110, layout="constrained")
     axes = figure.subplots(len(ROWS), columns, squeeze=False)
     for column in range(columns):
         bodies = (volumes[column, 0], written[column, 0])
-        pictures = [picture for body in bodies for picture in (solid_view(body), body.sum(dim=0) / body.sum(0).max())]
-        for row, picture in enumerate(pictures):
-            axes[row][column].imshow(picture, cmap="gray", vmin=0, vmax=1)
+        views = [view for body in bodies for view in (solid_view(body), body.sum(dim=0) / body.sum(0).max())]
+        for row, view in enumerate(views):
+            axes[row][column].imshow(view, cmap="gray", vmin=0, vmax=1)
             axes[row][column].set(xticks=[], yticks=[])
     for row, word in enumerate(ROWS):
         axes[row][0].set_ylabel(word, fontsize=8)

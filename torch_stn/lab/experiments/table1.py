@@ -50,4 +50,5 @@ TABLE = Table(
     title="Table 1: distorted MNIST",
     source="Jaderberg et al. 2015, section 4.1, Table 1",
     cells=grid(replace(CONFIG, digits="mnist", tensorboard=False), ROWS, COLUMNS, PAPER),
+    recipes=("ours", "ours+", "paper"),
 )

@@ -39,4 +39,5 @@ TABLE = Table(
     title="Translated and cluttered MNIST",
     source="Jaderberg et al. 2015, section 4.1",
     cells=grid(replace(CONFIG, digits="mnist", tensorboard=False), ROWS, {"TC": "tc"}, PAPER),
+    recipes=("ours", "ours+", "paper"),
 )

@@ -78,12 +78,12 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def _build(config: Config, facts: Facts) -> nn.Module:
+    if facts.depth:
+        return volume_net(config, facts)
     if config.model == "resnet":
         return photo_net(config, facts, None if config.transform == "none" else _transform(config))
     if config.model in NUMBER_MODELS:
         return number_net(config, facts, _transform(config))
-    if facts.depth:
-        return volume_net(config, facts)
     side = facts.width
     if config.model == "tutorial":
         if facts.shape != (1, 28, 28):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -59,14 +60,15 @@ class Block(nn.Module):
     Source: He et al. 2016, "Identity Mappings in Deep Residual Networks".
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int, norm: str) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: str, dims: int = 2) -> None:
         super().__init__()
+        conv = nn.Conv2d if dims == 2 else nn.Conv3d
         self.norm1 = _norm(inputs, norm)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.conv1 = conv(inputs, outputs, 3, stride, 1, bias=False)
         self.norm2 = _norm(outputs, norm)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.conv2 = conv(outputs, outputs, 3, 1, 1, bias=False)
         same = stride == 1 and inputs == outputs
-        self.skip = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        self.skip = nn.Identity() if same else conv(inputs, outputs, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         ready = F.relu(self.norm1(x))
@@ -130,19 +132,21 @@ def block_shapes(height: int, width: int, filters: int, *, halve: bool = True) -
 
 
 class ResidualLocalization(nn.Module):
-    """Localisation features: a convolution and one block that halve, norm, fc[32]: (N, C, H, W) -> (N, 32).
+    """Localisation features: a convolution and one block that halve, norm, fc[32]: (N, C, H, W) or (N, C, D, H, W) ->
+    (N, 32).
 
     Its norms keep units alive at learning rates where those of a plain net die, and theta with them.
     """
 
     def __init__(self, shape: Sequence[int], *, width: int = 16) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(shape[0], width, 3, 2, 1, bias=False)
-        self.block = Block(width, 2 * width, 2, "group")
+        dims = len(shape) - 1
+        conv = nn.Conv2d if dims == 2 else nn.Conv3d
+        self.stem = conv(shape[0], width, 3, 2, 1, bias=False)
+        self.block = Block(width, 2 * width, 2, "group", dims)
         self.norm = _norm(2 * width, "group")
         self.out_features = LOOKING_UNITS
-        left = -(-shape[1] // 4) * -(-shape[2] // 4)
-        self.fc = nn.Linear(2 * width * left, self.out_features)
+        self.fc = nn.Linear(2 * width * prod(-(-side // 4) for side in shape[1:]), self.out_features)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.norm(self.block(self.stem(x))))
