@@ -78,7 +78,7 @@ def test_a_recipe_leaves_the_task_and_the_network_alone(recipe: str) -> None:
         assert {key for key, value in asdict(after).items() if value != asdict(before)[key]} <= trained
 
 
-def test_ours_plus_puts_residual_nets_in_the_place_of_cnns_within_the_budget() -> None:
+def test_ours_plus_puts_residual_nets_in_the_place_of_cnns() -> None:
     plus = RECIPES["ours+"]
     for cell in (*experiments.table("table1").cells, *experiments.table("tc").cells):
         config = plus(cell.config)
@@ -89,7 +89,7 @@ def test_ours_plus_puts_residual_nets_in_the_place_of_cnns_within_the_budget() -
         facts = digit_facts(config.data)
         assert net(torch.rand(2, *facts.shape)).shape == (2, 10)
         assert isinstance(net, Aligned) == (cell.config.model == "st-cnn")
-        assert count_parameters(net) < 470_000
+        assert count_parameters(net) < 470_000  # in half precision the zoo keeps a megabyte
     assert "ours+" not in experiments.table("volumes").recipes
 
 

@@ -39,8 +39,8 @@ class Config:
     layer: int = 0  # of st-cnn: the transformer stands behind this many layers
     shared: bool = False  # behind a layer: its localisation net looks at that layer's maps instead of the image
     theta_forward: bool = False  # the classifier is given theta, beside its last features
-    iterations: int = 1  # of resnet: how often one transformer looks
-    looking: str = "conv"  # of resnet: localisation by conv (the paper's net), resnet (a block with norms), lin-lucey
+    iterations: int = 1  # of resnet and volumes: how often one transformer looks
+    looking: str = "conv"  # of both: localisation by conv (the paper's net), resnet (a block with norms), lin-lucey
     series: int = 1  # of resnet: transformers in a row, on the image and then on the maps before each block
     backbones: int = 1  # of resnet: one for all crops, or as many as crops
     backbone: str = ""  # of resnet, in its place: timm:NAME, torchvision:NAME or one of OWN_BACKBONES
