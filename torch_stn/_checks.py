@@ -162,8 +162,11 @@ def theta(
     never below float32.
     """
     given = tensor("theta", value)
-    if given.dtype in (torch.float32, torch.float64) and given.shape[1:] == shapes[0] and given.dim():
-        return given
+    if given.dim() and given.dtype in (torch.float32, torch.float64):  # most calls, and small ones feel every check
+        if given.shape[1:] == shapes[0]:
+            return given
+        if given.shape[1:] == shapes[-1]:
+            return given.reshape(given.shape[0], *shapes[0])
     floating("theta", given)
     shape = tuple(given.shape[1:])
     if given.dim() >= 1 and (shape in shapes or shape in beside):

@@ -25,7 +25,8 @@ class Matrix:
     @property
     def projective(self) -> bool:
         """True where the last row is present and divides."""
-        return self.matrix.shape[-1] == self.matrix.shape[-2]
+        _, rows, columns = self.matrix.shape
+        return rows == columns
 
 
 @dataclass(frozen=True)

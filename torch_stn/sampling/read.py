@@ -194,8 +194,6 @@ def _fused(
     image: Tensor, points_in: PointsIn, interpolation: Interpolation, problem: Problem, backend: ModuleType
 ) -> Tensor:  # (N, C, *S)
     """By a backend that takes the map itself, or points of any shape, value and batch."""
-    # As they came, where the backend takes them so: a pass over them less.
-    units = problem.units if problem.units in getattr(backend, "GIVEN_UNITS", ()) else backend.UNITS
 
     def plain(image: Tensor, source: lowered.Lowered | Tensor) -> Tensor:
         """The same in plain operators, which have derivatives of every order and kind."""
@@ -211,6 +209,8 @@ def _fused(
         if lowered.batch(points_in.form) == 0:
             return plain(image, points_in.form)
         return backend.warp(image, points_in.form, points_in.size, problem, plain)
+    # As they came, where the backend takes them so: a pass over them less.
+    units = problem.units if problem.units in getattr(backend, "GIVEN_UNITS", ()) else backend.UNITS
     points = points_in(units)
     return backend.sample(image, points, interpolation, problem, plain) if points.numel() else plain(image, points)
 

@@ -34,8 +34,9 @@ class How(NamedTuple):
 def forward(image: Tensor, source: Tensor, basis: Tensor | None, how: How) -> Tensor:
     """(n, C, *in) through m maps or at m sets of points: (max(n, m), C, *size)."""
     if _plain(image, source, basis, how):
-        result = torch.empty(max(image.shape[0], source.shape[0]), image.shape[1], *how.size, dtype=image.dtype)
-        head = _head(how, image.shape, source.shape[0], image.dtype, torch.get_num_threads())
+        shape, maps = image.shape, source.shape[0]
+        result = image.new_empty((max(shape[0], maps), shape[1], *how.size))
+        head = _head(how, shape, maps, image.dtype, torch.get_num_threads())
         tail = cpu_library.TAIL.pack(image.data_ptr(), source.data_ptr(), 0, 0, result.data_ptr(), 0, 0, how.fill)
         cpu_library.function("stn_forward")(head + tail)
         return result
