@@ -53,6 +53,24 @@ def test_a_config_cannot_be_changed() -> None:
         Config().seed = 1  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("model=resnet layer=1", "layer: is of the paper's CNN, wanted 0 with model=resnet, got 1"),
+        (
+            "model=resnet theta_forward=true",
+            "theta_forward: is of the paper's networks, wanted False with model=resnet",
+        ),
+        ("data=volumes shared=true", "shared: is of the paper's CNN, wanted False with model=st-cnn data=volumes"),
+        ("iterations=2", "iterations: is of model=resnet and data=volumes, wanted 1 with model=st-cnn, got 2"),
+        ("looking=resnet", "looking: is of model=resnet and data=volumes, wanted conv with model=st-cnn, got resnet"),
+        ("data=volumes series=2", "series: is of model=resnet, wanted 1 with model=st-cnn data=volumes, got 2"),
+    ],
+)
+def test_what_a_network_would_ignore_is_refused(words: str, line: str) -> None:
+    assert message(*words.split()).startswith(line)
+
+
 @pytest.mark.parametrize("key", FIELDS)
 def test_every_field_can_be_given(key: str) -> None:
     value = FIELDS[key]

@@ -131,6 +131,10 @@ def test_channels_last_and_other_strides(channels: int) -> None:
     assert last[0].is_contiguous(memory_format=torch.channels_last)
     assert last[1].is_contiguous(memory_format=torch.channels_last)
     assert strided[0].is_contiguous()
+    for held in (image, image.to(memory_format=torch.channels_last)):
+        with torch.device("meta"):  # where new tensors lie by default; results lie with the image
+            values = run(held, theta)
+        torch.testing.assert_close(values, wanted[0], rtol=0, atol=1e-12)
 
 
 def test_derivatives_of_all_orders_and_kinds() -> None:

@@ -5,16 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_run import tiny_digits, tiny_train
 
 from torch_stn.lab import experiments
 from torch_stn.lab.cell import grid
 from torch_stn.lab.config import CHOICES, Config, check
 from torch_stn.lab.data.facts import Facts
 from torch_stn.lab.data.sets import digit_facts
-from torch_stn.lab.jobs import plan
+from torch_stn.lab.errors import UserError
+from torch_stn.lab.evaluate import evaluate
+from torch_stn.lab.jobs import plan, select
 from torch_stn.lab.models import build, count_parameters
 from torch_stn.lab.models.aligned import Aligned
 from torch_stn.lab.recipes import RECIPES
+from torch_stn.lab.report.page import build_report
 
 TABLES = experiments.tables()
 
@@ -94,7 +98,8 @@ def test_ours_plus_puts_residual_nets_in_the_place_of_cnns() -> None:
 
 
 def test_what_lies_beyond_a_digit_is_black_and_beyond_a_photograph_its_border() -> None:
-    digits = build(RECIPES["ours+"](experiments.table("table1").cells[24].config))
+    (cell,) = select(experiments.table("table1"), "r-st-cnn-affine")
+    digits = build(RECIPES["ours+"](cell.config))
     assert isinstance(digits, Aligned)
     assert digits.transformer.padding_mode == "zeros"
     photos = build(
@@ -104,7 +109,26 @@ def test_what_lies_beyond_a_digit_is_black_and_beyond_a_photograph_its_border() 
     assert photos.transformer.padding_mode == "border"
 
 
+def test_a_residual_net_on_digits_is_trained_evaluated_and_reported(tmp_path: Path) -> None:
+    words = ("model=resnet", "data=r", "looking=resnet", "iterations=2", "norm=batch", "average=false", "dropout=0.3")
+    folder = tiny_train(tmp_path / "run", *words)
+    record = evaluate(folder, source=tiny_digits())
+    assert record["label"] == "ST-ResNet affine x 2"
+    assert set(record["pose"]) == {"rotation_deg", "shift_px", "log_scale"}
+    page = build_report([folder.path], tmp_path / "report.html").read_text()
+    assert "ST-ResNet affine x 2" in page
+    assert "distorted test digit with the frame" in page
+
+
 # The plan
+
+
+def test_a_recipe_that_leaves_a_cell_as_ours_has_it_does_not_train_it_again() -> None:
+    jobs = plan(experiments.table("tc"), [], "ours+", 1, None)
+    assert [job.cell.name for job in jobs] == ["tc-cnn", "tc-st-cnn-affine"]
+    assert len(plan(experiments.table("tc"), [], "paper", 1, None)) == 4
+    with pytest.raises(UserError, match=r"--recipe: ours\+ leaves tc-fcn of tc as ours has them"):
+        plan(experiments.table("tc"), [], "ours+", 1, "tc-fcn")
 
 
 def test_every_cell_comes_once_before_any_comes_twice() -> None:

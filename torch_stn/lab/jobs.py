@@ -68,8 +68,13 @@ def plan(table: Table, words: Sequence[str], recipe: str, seeds: int, cells: str
     jobs = []
     for seed in range(seeds):
         for cell in select(table, cells):
-            config = override(RECIPES[recipe](replace(cell.config, seed=seed)), words)
+            task = replace(cell.config, seed=seed)
+            if recipe != "ours" and RECIPES[recipe](task) == RECIPES["ours"](task):
+                continue  # it would be the same run again, under another name
+            config = override(RECIPES[recipe](task), words)
             jobs.append(Job(table, cell, seed, recipe, tuple(words), config))
+    if not jobs:
+        raise UserError(f"--recipe: {recipe} leaves {cells} of {table.name} as ours has them")
     return jobs
 
 

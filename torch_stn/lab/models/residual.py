@@ -187,6 +187,6 @@ class Descriptors(nn.Module):
 
 
 def _norm(channels: int, norm: str) -> nn.Module:
-    if norm == "batch":
+    if norm == "batch":  # of pictures: volumes have group norms
         return nn.BatchNorm2d(channels)
     return nn.GroupNorm(next(groups for groups in range(GROUPS, 0, -1) if channels % groups == 0), channels)

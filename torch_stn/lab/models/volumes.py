@@ -18,6 +18,7 @@ SIDE = 28  # voxels a side that the transformer writes
 REDUCED = 3  # by how much localisation looks at the volume reduced
 START = 0.6  # of its sides the transformer reads at first, so that no voxel is passed over by much
 FILTERS = 32  # of the classifier behind the transformer
+ALLOWED = {"model": ("cnn", "st-cnn"), "transform": ("affine",), "looking": ("conv", "resnet"), "count": (1,)}
 
 
 class Projection(nn.Module):
@@ -48,11 +49,13 @@ class Projection(nn.Module):
 
 
 def volume_net(config: Config, facts: Facts) -> Projection:
-    """``st-cnn``, a 3-D affine transformer before the projection, or its twin ``cnn``, with the fewest filters that
-    have no fewer parameters.
+    """``st-cnn``, a 3-D affine transformer before the projection, or its twin ``cnn``, with the fewest filters (but at
+    least 8) that have no fewer parameters.
     """
-    if config.model not in ("cnn", "st-cnn") or config.transform != "affine" or config.count > 1 or config.layer:
-        raise UserError(f"model: volumes are classified by cnn or st-cnn with transform=affine, got {config.model!r}")
+    for key, allowed in ALLOWED.items():
+        if getattr(config, key) not in allowed:
+            wanted = " or ".join(map(str, allowed))
+            raise UserError(f"{key}: wanted {wanted} with data=volumes, got {getattr(config, key)!r}")
     classes = len(facts.classes)
     half = tuple(side // 2 for side in facts.shape[1:])
     seen = tuple(side // REDUCED for side in facts.shape[1:])

@@ -1,7 +1,7 @@
 """One call of the C++ kernels: tensors in the form that they read, and the record that says where they lie."""
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,7 +35,8 @@ def forward(image: Tensor, source: Tensor, basis: Tensor | None, how: How) -> Te
     """(n, C, *in) through m maps or at m sets of points: (max(n, m), C, *size)."""
     if _plain(image, source, basis, how):
         shape, maps = image.shape, source.shape[0]
-        result = image.new_empty((max(shape[0], maps), shape[1], *how.size))
+        size = (max(shape[0], maps), shape[1], *how.size)
+        result = torch.empty(size, dtype=image.dtype, device=image.device)  # whatever the default device is
         head = _head(how, shape, maps, image.dtype, torch.get_num_threads())
         tail = cpu_library.TAIL.pack(image.data_ptr(), source.data_ptr(), 0, 0, result.data_ptr(), 0, 0, how.fill)
         cpu_library.function("stn_forward")(head + tail)
@@ -121,7 +122,8 @@ class _Call:
 
     def empty(self, n: int, size: tuple[int, ...]) -> Tensor:
         """A result or an image gradient in the memory format of the call."""
-        return torch.empty(n, self.image.shape[1], *size, dtype=self.image.dtype, memory_format=self._format(self.last))
+        like: dict[str, Any] = {"dtype": self.image.dtype, "device": self.image.device}
+        return torch.empty(n, self.image.shape[1], *size, memory_format=self._format(self.last), **like)
 
     def in_format(self, tensor: Tensor) -> Tensor:
         """Brought to the memory format of the call."""
