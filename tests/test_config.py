@@ -56,15 +56,21 @@ def test_a_config_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("model=resnet layer=1", "layer: is of the paper's CNN, wanted 0 with model=resnet, got 1"),
+        ("model=resnet layer=1", "layer: goes with the paper's networks, wanted 0 with model=resnet, got 1"),
         (
             "model=resnet theta_forward=true",
-            "theta_forward: is of the paper's networks, wanted False with model=resnet",
+            "theta_forward: goes with the paper's networks, wanted false with model=resnet",
         ),
-        ("data=volumes shared=true", "shared: is of the paper's CNN, wanted False with model=st-cnn data=volumes"),
-        ("iterations=2", "iterations: is of model=resnet and data=volumes, wanted 1 with model=st-cnn, got 2"),
-        ("looking=resnet", "looking: is of model=resnet and data=volumes, wanted conv with model=st-cnn, got resnet"),
-        ("data=volumes series=2", "series: is of model=resnet, wanted 1 with model=st-cnn data=volumes, got 2"),
+        (
+            "data=volumes shared=true",
+            "shared: goes with the paper's networks, wanted false with model=st-cnn data=volumes",
+        ),
+        ("iterations=2", "iterations: goes with model=resnet or data=volumes, wanted 1 with model=st-cnn, got 2"),
+        (
+            "looking=resnet",
+            "looking: goes with model=resnet or data=volumes, wanted conv with model=st-cnn, got resnet",
+        ),
+        ("data=volumes series=2", "series: goes with model=resnet, wanted 1 with model=st-cnn data=volumes, got 2"),
     ],
 )
 def test_what_a_network_would_ignore_is_refused(words: str, line: str) -> None:

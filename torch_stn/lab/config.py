@@ -40,7 +40,7 @@ class Config:
     shared: bool = False  # behind a layer: its localisation net looks at that layer's maps instead of the image
     theta_forward: bool = False  # the classifier is given theta, beside its last features
     iterations: int = 1  # of resnet and volumes: how often one transformer looks
-    looking: str = "conv"  # of both: localisation by conv (the paper's net), resnet (a block with norms); lin-lucey
+    looking: str = "conv"  # of both: localisation by conv, the paper's, or resnet, with norms; of resnet also lin-lucey
     series: int = 1  # of resnet: transformers in a row, on the image and then on the maps before each block
     backbones: int = 1  # of resnet: one for all crops, or as many as crops
     backbone: str = ""  # of resnet, in its place: timm:NAME, torchvision:NAME or one of OWN_BACKBONES
@@ -204,19 +204,16 @@ def check(config: Config) -> Config:
 
 def _check_transformer(config: Config) -> None:
     """What a network would ignore, and its label would claim."""
-    volumes = config.data == "volumes" and not config.photos
-    for key, serves, of in (
-        ("layer", config.model != "resnet" and not volumes, "the paper's CNN"),
-        ("shared", config.model != "resnet" and not volumes, "the paper's CNN"),
-        ("theta_forward", config.model != "resnet" and not volumes, "the paper's networks"),
-        ("iterations", config.model == "resnet" or volumes, "model=resnet and data=volumes"),
-        ("looking", config.model == "resnet" or volumes, "model=resnet and data=volumes"),
-        ("series", config.model == "resnet", "model=resnet"),
-    ):
+    resnet, volumes = config.model == "resnet", config.data == "volumes" and not config.photos
+    looks = ("model=resnet or data=volumes", resnet or volumes)
+    papers = ("the paper's networks", not (resnet or volumes))
+    whose = {"layer": papers, "shared": papers, "theta_forward": papers, "iterations": looks, "looking": looks}
+    for key, (owner, fits) in {**whose, "series": ("model=resnet", resnet)}.items():
         wanted, got = getattr(Config(), key), getattr(config, key)
-        if got != wanted and not serves:
-            with_what = f"model={config.model}" + (f" data={config.data}" if volumes else "")
-            raise UserError(f"{key}: is of {of}, wanted {wanted} with {with_what}, got {got}")
+        if got != wanted and not fits:
+            given = f"model={config.model}" + (" data=volumes" if volumes else "")
+            wanted, got = str(wanted).lower(), str(got).lower()
+            raise UserError(f"{key}: goes with {owner}, wanted {wanted} with {given}, got {got}")
 
 
 def _check_backbone(config: Config) -> None:

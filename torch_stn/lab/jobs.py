@@ -74,7 +74,7 @@ def plan(table: Table, words: Sequence[str], recipe: str, seeds: int, cells: str
             config = override(RECIPES[recipe](task), words)
             jobs.append(Job(table, cell, seed, recipe, tuple(words), config))
     if not jobs:
-        raise UserError(f"--recipe: {recipe} leaves {cells} of {table.name} as ours has them")
+        raise UserError(f"--recipe: {recipe} leaves {cells or 'all'} of {table.name} as ours has them")
     return jobs
 
 
