@@ -271,3 +271,27 @@ def test_a_compiled_graph_holds_the_operator(name: str, device: str) -> None:
     results = [outcome(lambda u, t, _, f=f: f(u, t), image, theta, "") for f in (run, compiled)]
     for eager, ours in zip(*results, strict=True):
         torch.testing.assert_close(ours, eager, rtol=0, atol=0)
+
+
+@ON_DEVICE
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_images_reach_the_kernels_as_they_lie(dtype: torch.dtype, device: str) -> None:
+    """No float32 copy on the way there: through a map, and at points; gradients come back in the image's dtype."""
+    kernels = importlib.import_module("torch_stn.sampling.backends.triton")
+    seen = []
+    forward = kernels.forward
+    kernels.forward = lambda image, *rest: (seen.append(image.dtype), forward(image, *rest))[1]
+    try:
+        for read, source in (
+            (through(Affine(), (4, 5)), thetas(Affine())),
+            (at(), points_off_kinks(2, 30, (5, 7))),
+        ):
+            image = pictures(2, (5, 7), dtype=dtype)
+            got = outcome(read, image.to(device), source.float().to(device), "triton")
+            wanted = outcome(read, image.double(), source.float().double(), "reference")
+            assert [t.dtype for t in got] == [dtype, dtype, torch.float32]
+            for ours, truth in zip(got, wanted, strict=True):
+                torch.testing.assert_close(ours.cpu().double(), truth, rtol=2e-2, atol=2e-2)
+    finally:
+        kernels.forward = forward
+    assert seen == [dtype, dtype]

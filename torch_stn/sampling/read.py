@@ -17,6 +17,7 @@ from torch_stn.sampling.padding import EDGES, as_paddings, folds
 from torch_stn.sampling.prefilter import prefilter
 from torch_stn.sampling.problem import Problem, problem_of
 
+WHOLE = (torch.float32, torch.float64)  # what every backend reads; others are converted, unless it READS them
 FAR = 2.0**30  # stands for all that lies farther out: outside every image in either unit, and it fits an int32
 PointsIn = Callable[[str], Tensor]  # "pixel" | "normalized" -> (N, *S, d)
 Reader = Callable[[Tensor, Tensor, Interpolation, Problem], Tensor]  # a backend's `sample`, or one of its form
@@ -77,7 +78,7 @@ def read(
                 tuple(BACKENDS), in_size, points_in.size, image.dtype, image.device.type, image.requires_grad, *how
             )
             if found is not None:
-                if image.dtype in (torch.float32, torch.float64):
+                if image.dtype in WHOLE or image.dtype in getattr(found[2], "READS", ()):
                     return _fused(image, points_in, *found)
                 return _fused(image.float(), points_in, *found).to(image.dtype)
     interpolation = as_interpolation(mode).fitted(in_size, out_size)
@@ -94,7 +95,11 @@ def read(
         deterministic=deterministic,
         mode=mode,
     )
-    pixels = image.to(sampling_dtype(image)) if image.is_floating_point() else image
+    pixels = image
+    if image.is_floating_point() and image.dtype not in WHOLE:
+        direct = interpolation.response is None and coordinate_gradient == "exact"
+        if not direct or image.dtype not in getattr(choose(problem, backend), "READS", ()):
+            pixels = image.float()
 
     def at(picture: Tensor, where: PointsIn, problem: Problem) -> Tensor:
         coefficients, filtered, margin = prefilter(picture, interpolation, problem)
@@ -202,8 +207,9 @@ def _fused(
         else:
             assert isinstance(points_in, MapPoints)
             points = points_in.points_of(source, "pixel")
-        values = read_batches(image, as_list(points), interpolation, problem, BACKENDS["reference"].sample)
-        return values.reshape(*values.shape[:2], *points.shape[1:-1])
+        pixels = image.to(sampling_dtype(image))
+        values = read_batches(pixels, as_list(points), interpolation, problem, BACKENDS["reference"].sample)
+        return values.reshape(*values.shape[:2], *points.shape[1:-1]).to(image.dtype)
 
     if isinstance(points_in, MapPoints):
         if lowered.batch(points_in.form) == 0:

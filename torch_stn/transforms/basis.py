@@ -79,6 +79,8 @@ class ConstantBasis(BasisTransform):
                 return made  # of a vmap or a shape run: it must not outlive that
             if made.nbytes > _CACHED_BYTES:
                 return made
+            # One function's values after another's, as kernels read them: for each call a copy less.
+            made = made.movedim(-1, 0).contiguous().movedim(0, -1)
             kept = sum(values.nbytes for values in self._cache.values())
             while self._cache and (len(self._cache) >= _CACHED_SIZES or kept + made.nbytes > _CACHED_BYTES):
                 kept -= self._cache.pop(next(iter(self._cache))).nbytes

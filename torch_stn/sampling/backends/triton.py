@@ -21,6 +21,7 @@ from torch_stn.sampling.interpolation import Interpolation
 from torch_stn.sampling.problem import Problem
 
 UNITS = "pixel"  # of the points it reads
+READS = (torch.bfloat16, torch.float16)  # as they lie, with float32 coordinates and sums: no float32 copy
 MOST_PIXELS = 2**31 - 2**20  # of a plane: the kernels count its pixels in 32 bits
 
 # (image, map or points) -> image, in plain operators

@@ -3,6 +3,7 @@
 import math
 import struct
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -10,14 +11,8 @@ import triton.language as tl
 from torch import Tensor
 
 from torch_stn.sampling.backends import triton_inverse
-from torch_stn.sampling.backends.triton_passes import (
-    coefficient_kernel,
-    greatest_kernel,
-    read_kernel,
-    scatter_kernel,
-    settle_kernel,
-    slope_kernel,
-)
+from torch_stn.sampling.backends.triton_passes import coefficient_kernel, read_kernel, slope_kernel
+from torch_stn.sampling.backends.triton_scatter import greatest_kernel, scatter_kernel, settle_kernel
 from torch_stn.sampling.backends.triton_words import FORMS, GIVEN, INTERPOLATIONS, PADDINGS, How
 
 BLOCK = 128  # points of a program, one a thread: of two the compiler would choose vectors of its own, and lose
@@ -26,13 +21,16 @@ NARROW = 64  # outputs up to this width are cut into runs of points instead, pat
 MOST_PROGRAMS = 65535  # along the second and third axis of a launch
 # Channels of a program at most, by taps per axis: more would not fit the registers.
 CHANNELS = {2: {1: 8, 2: 8, 4: 2}, 3: {1: 8, 2: 4, 4: 1}}
+VALUES = 8  # that a program reads at once, of all its channels and tiles
+TURNS = 4  # tiles of a program that sums over points: its threads are summed up once, not for each
+FLAGGED_TURNS = 64  # the same where most programs have nothing to do: the fewer there are, the sooner they are through
 
 
 class Cut(NamedTuple):
-    """How the output points are shared out."""
+    """How the output points are shared out: tiles along the first axis of a launch, rows of them along the second."""
 
-    programs: int  # along the first axis
-    rows: int  # along the second
+    tiles: int
+    rows: int
     tiles_y: int
     linear: bool
 
@@ -47,8 +45,9 @@ class Call:
         self.last = self.format != torch.contiguous_format
         given = how.form in GIVEN
         self.source = source.reshape(source.shape[0], -1, source.shape[-1]) if given else source.contiguous()
-        self.basis = self.source if basis is None else basis.flatten(0, -2)
-        self.coefficients = 0 if basis is None else self.basis.shape[1]
+        # (K, points), neighbours in memory side by side; splines keep theirs so, which makes this a view.
+        self.basis = self.source if basis is None else basis.movedim(-1, 0).contiguous()
+        self.coefficients = 0 if basis is None else self.basis.shape[0]
         self.images, self.maps, self.channels = image.shape[0], source.shape[0], image.shape[1]
         self.batch = max(self.images, self.maps)
         self.points = math.prod(how.size)
@@ -58,12 +57,9 @@ class Call:
         self.fill = (high, how.fill - high)  # arguments of a kernel are float32: two of them make a float64
         self.cut = _cut(how.size)
         self.sizes = (*_xyz(tuple(image.shape[2:])), *_xyz(how.size), self.coefficients)
+        self.scales = _scales(self.sizes[:3], self.sizes[3:6], how.align_corners)
         strides = self.source.stride() if given else (self.source.stride(0), 0, 0)
-        self.where = (
-            strides[0] if self.maps > 1 else 0,
-            *strides[1:],
-            *((0, 0) if basis is None else self.basis.stride()),
-        )
+        self.where = (strides[0] if self.maps > 1 else 0, *strides[1:])
         self.words: dict[str, Any] = {
             "FORM": FORMS.index(how.form),
             "DIMS": self.dims,
@@ -89,46 +85,73 @@ class Call:
         made = torch.empty(n, self.channels, *size, dtype=dtype, device=self.image.device, memory_format=self.format)
         return made.zero_() if zero else made
 
-    def groups(self) -> tuple[int, int]:
-        """Channels of a program, and programs for all of them."""
-        most = CHANNELS[self.dims][self.taps]
-        each = next(u for u in range(min(most, self.channels), 0, -1) if self.channels % u == 0)
-        return each, self.channels // each
+    def together(self) -> int:
+        """Channels of a program."""
+        most = min(CHANNELS[self.dims][self.taps], self.channels)
+        return next(u for u in range(most, 0, -1) if self.channels % u == 0)
 
-    def launch(self, kernel: Any, depth: int, *arguments: Any, z_at: int, **words: Any) -> None:
-        """Over all points and `depth` of what lies behind them; `z_at`: where among the arguments the first goes."""
+    def launch(
+        self, kernel: Any, depth: int, first: tuple[Any, ...], last: tuple[Any, ...], turns: int, **words: Any
+    ) -> None:
+        """Over all points, `turns` tiles a program, and `depth` of what lies behind them."""
         for z0 in range(0, depth, MOST_PROGRAMS):
-            grid = (self.cut.programs, self.cut.rows, min(depth - z0, MOST_PROGRAMS))
-            kernel[grid](*arguments[:z_at], z0, *arguments[z_at:], **self.words, **words)
+            grid = (-(-self.cut.tiles // turns), self.cut.rows, min(depth - z0, MOST_PROGRAMS))
+            kernel[grid](*first, *self.scales, z0, *last, **self.words, **words)
 
     def read(self) -> Tensor:
         """(max(n, m), C, *size)."""
         result = self.empty(self.batch, self.how.size, self.image.dtype)
-        each, groups = self.groups()
+        each = self.together()
+        groups = self.channels // each
+        tiles = self.tiles_together(each)
         self.launch(
-            read_kernel, self.batch * groups, self.image, self.source, self.basis, result, *self.fill, groups,
-            self.cut.tiles_y, *self.sizes, *self.steps(self.image), *self.where, *self.steps(result),
-            z_at=6, FILLED=self.how.fill != 0.0, U=each,
+            read_kernel,
+            self.batch * groups,
+            (self.image, self.source, self.basis, result, *self.fill),
+            (groups, self.cut.tiles_y, *self.sizes, *self.steps(self.image), *self.where, *self.steps(result)),
+            tiles, TILES=tiles, FILLED=self.how.fill != 0.0, SPLIT=groups > 1, U=each,
         )  # fmt: skip
         return result
+
+    def tiles_together(self, channels: int) -> int:
+        """Tiles that a program reads at once: all of a small image, of which one for each tile would do little."""
+        if self.taps == 4:
+            return 1
+        most = max(1, VALUES // channels)
+        if self.cut.linear and self.cut.tiles <= most:
+            return self.cut.tiles
+        return min(2, most)
 
     def source_gradient(self, grad: Tensor, flags: Tensor | None = None) -> Tensor:
         """The gradient to the source, in its shape up to the size; with flags, of the maps that they name alone."""
         matrix = self.how.form not in (*GIVEN, "basis")
         numbers = self.source.shape[-2] * self.source.shape[-1] if matrix else self.dims
         depth = self.batch if matrix else self.maps
-        rows = self.cut.programs * self.cut.rows if matrix else self.points
+        turns = self.turns(flags) if matrix else 1
+        rows = -(-self.cut.tiles // turns) * self.cut.rows if matrix else self.points
         make = torch.empty if flags is None else torch.zeros
         result = make(depth, rows, numbers, dtype=self.acc, device=self.image.device)
+        flag = result if flags is None else flags
+        images = 1 if matrix else self.batch // self.maps
+        each = min(self.together(), 4)
         self.launch(
-            slope_kernel, depth, grad, self.image, self.source, self.basis, result, result if flags is None else flags,
-            *self.fill, self.cut.tiles_y, *self.sizes, self.channels, 1 if matrix else self.batch // self.maps,
-            int(self.maps > 1), *self.steps(self.image), *self.where, *self.steps(grad),
-            z_at=8, FILLED=self.how.fill != 0.0, FLAGGED=flags is not None,
+            slope_kernel,
+            depth,
+            (grad, self.image, self.source, self.basis, result, flag, *self.fill),
+            (
+                turns, self.cut.tiles, self.cut.tiles_y, *self.sizes, self.channels, images, int(self.maps > 1),
+                *self.steps(self.image), *self.where, *self.steps(grad),
+            ),
+            turns, FILLED=self.how.fill != 0.0, FLAGGED=flags is not None,
+            U=next(u for u in range(each, 0, -1) if self.channels % u == 0),
         )  # fmt: skip
         if matrix:
             return self.of_maps(result)
         return self.of_coefficients(result) if self.how.form == "basis" else result
+
+    def turns(self, flags: Tensor | None) -> int:
+        """Tiles of a program that adds up over points."""
+        return min(self.cut.tiles, TURNS if flags is None else FLAGGED_TURNS)
 
     def of_maps(self, parts: Tensor) -> Tensor:
         """Sums over programs, (samples, programs, numbers), to one matrix for each map."""
@@ -138,12 +161,12 @@ class Call:
 
     def of_coefficients(self, pull: Tensor) -> Tensor:
         """A displacement's gradient (m, M, d) -> that of what made it from the basis, (m, K, d)."""
-        rounds, each = 8, 4
+        rounds, each = 8, 8
         chunks = -(-self.points // (rounds * BLOCK))
         columns = -(-self.coefficients // each)
         parts = pull.new_empty(self.maps, chunks, columns * each, self.dims)
         coefficient_kernel[(self.maps * chunks, columns)](
-            pull, self.basis, parts, self.coefficients, *self.where[-2:], self.points, chunks,
+            pull, self.basis, parts, self.coefficients, self.points, chunks,
             DIMS=self.dims, ACC=accumulator(self.acc), ROUNDS=rounds, KB=each, BLOCK=BLOCK, num_warps=4,
         )  # fmt: skip
         return parts.sum(1, dtype=torch.float64)[:, : self.coefficients].to(self.source.dtype)
@@ -167,17 +190,17 @@ class Call:
         )
         words = {"ACC": self.words["ACC"], "FLAGGED": flags is not None, "num_warps": 4}
         flag = (bits if flags is None else flags, int(self.maps > 1))
-        length = grad.numel() // self.images
         block, rounds = 1024, 16
+        length = grad.numel() // self.images
         chunks = -(-length // (block * rounds))
         greatest_kernel[(self.images * chunks,)](
             grad, bits, flag[0], length, chunks, flag[1], ROUNDS=rounds, BLOCK=block, **words
         )
         self.add(grad, sums, bits, flags)
         length = sums.numel() // self.images
-        chunks = -(-length // block)
+        chunks = -(-length // (block * rounds))
         settle_kernel[(self.images * chunks,)](
-            sums, result, bits, flag[0], self.budget(), length, chunks, flag[1], BLOCK=block, **words
+            sums, result, bits, flag[0], self.budget(), length, chunks, flag[1], ROUNDS=rounds, BLOCK=block, **words
         )
 
     def budget(self) -> int:
@@ -188,12 +211,17 @@ class Call:
 
     def add(self, grad: Tensor, sums: Tensor, bits: Tensor, flags: Tensor | None) -> None:
         """sums += the transpose of reading."""
-        each, groups = self.groups()
+        each = self.together()
+        groups, turns = self.channels // each, 1 if flags is None else self.turns(flags)
         self.launch(
-            scatter_kernel, self.batch * groups, grad, self.source, self.basis, sums, bits,
-            bits if flags is None else flags, groups, self.cut.tiles_y, *self.sizes, self.budget(),
-            int(self.images > 1), int(self.maps > 1), *self.steps(sums), *self.where, *self.steps(grad),
-            z_at=6, FIXED=sums.dtype == torch.int64, FLAGGED=flags is not None, U=each,
+            scatter_kernel,
+            self.batch * groups,
+            (grad, self.source, self.basis, sums, bits, bits if flags is None else flags),
+            (
+                groups, turns, self.cut.tiles, self.cut.tiles_y, *self.sizes, self.budget(), int(self.images > 1),
+                int(self.maps > 1), *self.steps(sums), *self.where, *self.steps(grad),
+            ),
+            turns, FIXED=sums.dtype == torch.int64, FLAGGED=flags is not None, SPLIT=groups > 1, U=each,
         )  # fmt: skip
 
 
@@ -240,6 +268,15 @@ def _cut(size: tuple[int, ...]) -> Cut:
     if w <= NARROW or h == 1 or tiles_y * d > MOST_PROGRAMS:
         return Cut(-(-w * h * d // BLOCK), 1, 1, True)
     return Cut(-(-w // ROW), tiles_y * d, tiles_y, False)
+
+
+@lru_cache(maxsize=1024)
+def _scales(size: tuple[int, ...], out: tuple[int, ...], align_corners: bool) -> tuple[float, ...]:
+    """Along x, y, z: image pixels per output pixel at the identity, and per normalised unit; units per output pixel."""
+    pixels = [n - 1 if align_corners else n for n in size]
+    points = [max(n - 1, 1) if align_corners else n for n in out]
+    ratios = [n / m for n, m in zip(pixels, points, strict=True)]
+    return (*ratios, *(n / 2 for n in pixels), *(2 / m for m in points))
 
 
 def _xyz(size: tuple[int, ...]) -> tuple[int, int, int]:

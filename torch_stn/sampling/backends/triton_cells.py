@@ -91,15 +91,15 @@ def _mirrored(i, n, ALIGN: tl.constexpr):
 @triton.jit
 def _tap(before, k: tl.constexpr, n, TAPS: tl.constexpr, PADDING: tl.constexpr, ALIGN: tl.constexpr):
     """The pixel that tap k reads along one axis, and whether it lies in the image."""
+    at = before + k
     if TAPS == 4:
-        at = before + (k - 1)
+        at = at - 1
         if PADDING == BORDER:
             at = tl.minimum(tl.maximum(at, 0), n - 1)
         if PADDING == REFLECTION:
             at = _mirrored(at, n, ALIGN)
-    else:
-        at = before + k
-    return at, (at >= 0) & (at < n)
+    # One comparison for both ends: below zero is far above, without the sign.
+    return at, at.to(tl.uint32, bitcast=True) < n.to(tl.uint32)
 
 
 @triton.jit
@@ -151,38 +151,48 @@ def _steepness(t, k: tl.constexpr, TAPS: tl.constexpr):
 
 
 @triton.jit
-def taps_of(
-    before,
-    fraction,
-    there,
-    size,
-    DIMS: tl.constexpr,
-    TAPS: tl.constexpr,
-    PADDING: tl.constexpr,
-    ALIGN: tl.constexpr,
-):
-    """Of every tap of the points: its pixel in the plane, whether it lies inside, its weight."""
+def taps_of(before, fraction, size, DIMS: tl.constexpr, TAPS: tl.constexpr, PADDING: tl.constexpr, ALIGN: tl.constexpr):
+    """Of every tap of the points: its pixel in the plane, in two summands, whether it lies inside, its weight.
+
+    The second summand is a plain number wherever taps are neighbours: an address's own offset, which costs nothing.
+    """
     LAYERS: tl.constexpr = TAPS if DIMS == 3 else 1
-    pixels = ()
+    rows = ()
+    columns = ()
     inside = ()
     weights = ()
     for kz in tl.static_range(LAYERS):
         for ky in tl.static_range(TAPS):
             for kx in tl.static_range(TAPS):
-                x, in_x = _tap(before[0], kx, size[0], TAPS, PADDING, ALIGN)
+                x, good = _tap(before[0], kx, size[0], TAPS, PADDING, ALIGN)
                 y, in_y = _tap(before[1], ky, size[1], TAPS, PADDING, ALIGN)
-                pixel = y * size[0] + x
-                good = in_x & in_y & there
+                row = y * size[0]
+                good = good & in_y
                 weight = _weight(fraction[0], kx, TAPS) * _weight(fraction[1], ky, TAPS)
                 if DIMS == 3:
                     z, in_z = _tap(before[2], kz, size[2], TAPS, PADDING, ALIGN)
-                    pixel = pixel + z * (size[0] * size[1])
+                    row = row + z * (size[0] * size[1])
                     good = good & in_z
                     weight = weight * _weight(fraction[2], kz, TAPS)
-                pixels = pixels + (pixel,)
+                if TAPS == 4:
+                    rows = rows + (row,)
+                    columns = columns + (x,)
+                else:
+                    rows = rows + (row + before[0],)
+                    columns = columns + (kx,)
                 inside = inside + (good,)
                 weights = weights + (weight,)
-    return pixels, inside, weights
+    return rows, columns, inside, weights
+
+
+@triton.jit
+def tap_at(plane, row, column, step, LAST: tl.constexpr):
+    """Where a tap lies: 64 bits only where channels lie between pixels."""
+    if LAST:
+        at = plane + row.to(tl.int64) * step + column * step
+    else:
+        at = plane + row + column
+    return at
 
 
 @triton.jit

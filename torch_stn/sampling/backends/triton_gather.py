@@ -12,23 +12,18 @@ host: the kernels of triton_passes.py serve it instead, and leave at once where 
 import triton
 import triton.language as tl
 
-from torch_stn.sampling.backends.triton_sources import centre, half_extent, ratio
+from torch_stn.sampling.backends.triton_sources import centre
 
 NUMBERS = tl.constexpr(32)  # of a map, in `facts`
 MOST_CANDIDATES = tl.constexpr(256)  # points that may read one block, beyond which a map is flagged
 
 
 @triton.jit(do_not_specialize=["maps", "W", "H", "OW", "OH"])
-def facts_kernel(source, facts, flags, maps, W, H, OW, OH, ALIGN: tl.constexpr, BLOCK: tl.constexpr):
+def facts_kernel(source, facts, flags, rx, ry, hx, hy, sx, sy, maps, W, H, OW, OH, BLOCK: tl.constexpr):
     """Of every affine map, what gathering through its inverse needs, in pixels about the centres; and its flag."""
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     there = n < maps
-    kxx = ratio(W, OW, ALIGN, tl.float32)
-    kxy = ratio(W, OH, ALIGN, tl.float32)
-    kyx = ratio(H, OW, ALIGN, tl.float32)
-    kyy = ratio(H, OH, ALIGN, tl.float32)
-    kx = half_extent(W, ALIGN, tl.float32)
-    ky = half_extent(H, ALIGN, tl.float32)
+    kxx, kxy, kyx, kyy, kx, ky = rx, hx * sy, hy * sx, ry, hx, hy
     a = tl.load(source + n * 6, mask=there, other=0.0) * kxx
     b = tl.load(source + n * 6 + 1, mask=there, other=0.0) * kxy
     x0 = tl.load(source + n * 6 + 2, mask=there, other=0.0) * kx + centre(W, tl.float32)

@@ -30,8 +30,9 @@ def backward(call: Call, grad: Tensor, source_wanted: bool) -> tuple[Tensor, Ten
     (h, w), (oh, ow), device = call.image.shape[2:], call.how.size, grad.device
     facts = torch.empty(call.maps, NUMBERS.value, dtype=torch.float32, device=device)
     flags = torch.empty(call.maps, dtype=torch.int32, device=device)
+    scales = [call.scales[i] for i in (0, 1, 3, 4, 6, 7)]
     facts_kernel[(-(-call.maps // 128),)](
-        call.source, facts, flags, call.maps, w, h, ow, oh, ALIGN=call.how.align_corners, BLOCK=128, num_warps=4
+        call.source, facts, flags, *scales, call.maps, w, h, ow, oh, BLOCK=128, num_warps=4
     )
     result = call.empty(call.images, (h, w), call.image.dtype)
     sums = call.empty(call.images, (h, w), torch.int64)  # touched for flagged maps alone
