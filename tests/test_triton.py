@@ -130,6 +130,48 @@ def test_no_affine_map_is_too_wild(name: str, device: str) -> None:
     check(through(Affine(), (15, 18)), pictures(2, (12, 13), 2), theta, device)
 
 
+# Rows of a homography; w is the last.
+BENT = {
+    "leaning": ([[1, 0.1, 0.05], [-0.1, 0.9, 0.02], [0.15, -0.2, 1]], False),
+    "leaning far, but within sight": (
+        [[0.8137, 0.3071, 0.1013], [-0.3113, 0.7973, 0.0537], [0.2939, 0.2571, 1]],
+        False,
+    ),
+    "the other way, mirrored": ([[-1.103, 0.107, 0.053], [0.109, 0.911, 0.023], [-0.203, 0.107, 1.1]], False),
+    "turned by a quarter": ([[0.02, -1, 0.05], [1, 0.01, 0.02], [0.1, 0.15, 1]], False),
+    "the horizon in the picture": ([[1, 0.1, 0.05], [-0.1, 0.9, 0.02], [0.9, 0.7, 1]], True),
+    "behind the camera": ([[1, 0.1, 0.05], [-0.1, 0.9, 0.02], [0.1, 0.2, -1]], True),
+    "singular": ([[1.013, 0.507, 0.11], [2.026, 1.014, 0.22], [0.103, 0.207, 1]], True),
+    "a hundredfold zoom": ([[0.01, 0, 0.1], [0, 0.01, 0.2], [0.01, 0.02, 1]], True),
+}
+
+
+@ON_DEVICE
+@pytest.mark.parametrize("name", BENT)
+def test_no_projective_map_is_too_wild(name: str, device: str) -> None:
+    """Ordinary ones are gathered, the others left to the kernels that serve any map; beside an ordinary one each."""
+    rows, wild = BENT[name]
+    theta = torch.tensor([rows, [[0.9, 0.2, 0.1], [-0.1, 1.1, 0.05], [0.05, -0.1, 1]]], dtype=torch.float64)
+    family = Projective()  # full matrices serve as well
+    check(through(family, (15, 18)), pictures(2, (12, 13), 2), theta, device)
+    check(through(family, (21, 80)), pictures(2, (19, 70), 1), theta, device)
+    facts = importlib.import_module("torch_stn.sampling.backends.triton_facts")
+    flags = torch.full((2,), 7, dtype=torch.int32, device=device)
+    made = torch.empty(2, facts.NUMBERS.value, device=device)
+    scales = (13 / 18, 12 / 15, 6.5, 6.0, 2 / 18, 2 / 15)
+    facts.facts_kernel[(1,)](
+        theta.float().to(device), made, flags, *scales, 2, 13, 12, 18, 15, BENT=True, BLOCK=128, num_warps=4
+    )
+    assert flags.tolist() == [int(wild), 0]
+
+
+@ON_DEVICE
+@pytest.mark.parametrize("rows", [[[0.01, 0, 0.1], [0, 0.011, 0.2]], [[0.01, 1, 0.1], [-1, 0.011, 0.2]]])
+def test_few_points_are_gathered_however_near_they_lie(rows: list[list[float]], device: str) -> None:
+    """A zoom of an output so small that no map is flagged: all of its points may read one block."""
+    check(through(Affine(), (12, 13)), pictures(1, (12, 13), 2), torch.tensor([rows], dtype=torch.float64), device)
+
+
 @ON_DEVICE
 def test_gathering_over_several_tiles_and_groups_of_channels(device: str) -> None:
     theta = thetas(Affine(), 1, spread=0.2)

@@ -35,7 +35,7 @@ class Compiler:
         from triton.backends.compiler import GPUTarget
         from triton.compiler import ASTSource, compile
 
-        num_warps = words.pop("num_warps")
+        options = {name: words.pop(name) for name in ("num_warps", "maxnreg") if name in words}
         given = dict(zip(kernel.arg_names, args, strict=False)) | words
         assert given.keys() == set(kernel.arg_names)
         signature, constants = {}, {}
@@ -50,10 +50,10 @@ class Compiler:
                 signature[parameter.name] = "i32" if abs(value) < 2**31 else "i64"
             else:
                 signature[parameter.name] = "fp32"
-        name = f"{kernel.__name__} {signature} {constants} {num_warps}"
+        name = f"{kernel.__name__} {signature} {constants} {options}"
         if name not in self.done:
             source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-            made = compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": num_warps})
+            made = compile(source, target=GPUTarget("cuda", 90, 32), options=options)
             self.done[name] = len(made.asm["cubin"])
 
 
@@ -103,6 +103,7 @@ F32, F64, BF16, F16 = torch.float32, torch.float64, torch.bfloat16, torch.float1
         ("affine", 2, "bilinear", "zeros", BF16, False, False, 7),
         ("affine", 2, "bicubic", "reflection", F16, True, True, 5),
         ("affine", 3, "bilinear", "zeros", F32, False, True, 5),
+        ("projective", 2, "bilinear", "zeros", F32, False, True, 7),
         ("projective", 2, "bilinear", "border", F64, False, True, 5),
         ("projective", 3, "nearest", "zeros", F32, True, False, 3),
         ("basis", 2, "bilinear", "zeros", F32, False, True, 6),
