@@ -45,6 +45,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     if find_spec("triton") is None:
         return _refuse(NO_TRITON)
+    os.environ.pop("TRITON_INTERPRET", None)  # it would turn a GPU's figures into the interpreter's
     if arguments.tiny:
         os.environ["TRITON_INTERPRET"] = "1"  # before triton is loaded
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from gpu_goals import device as devices
-from gpu_goals import exactness, processes, speed, training
+from gpu_goals import exactness, peaks, processes, speed, training
 from gpu_goals.device import Device, Times, poisoned
 from gpu_goals.lines import NotRunError, WrongError
 
@@ -143,6 +143,19 @@ def test_bits_that_change_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [got.value for got in exactness._same_bits(device, SMALL)] == [4, 3]
 
 
+def test_memory_is_counted_in_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, case = Device(tiny=True), replace(SMALL, dtype="bfloat16")
+    device.tiny = False
+    monkeypatch.setattr(peaks, "mine", ours)
+    monkeypatch.setattr(device, "ready", lambda case: [make(case)])
+    picture = 2 * 3 * 5 * 8 * 2
+    found = {"stn": {"forward": picture, "both": 3 * picture}, "aten": {"forward": 5 << 20, "both": 7 << 20}}
+    monkeypatch.setattr(peaks, "cuda_peaks", lambda contenders: {one.name: found[one.name] for one in contenders})
+    forward, both = peaks._peaks(device, case)
+    assert (forward.value, both.value) == (1, 3)
+    assert [got.note for got in (forward, both)] == ["0 MiB, eager 5 MiB", "0 MiB, eager 7 MiB"]
+
+
 # Child processes
 
 
@@ -164,6 +177,26 @@ def test_a_suite_has_passed_where_tests_have(
     monkeypatch.setattr(processes, "_ended", lambda *_: (code, said.splitlines()))
     (got,) = processes._tests(Device(tiny=True), ["pytest"])
     assert (got.value, got.words) == (value, words)
+
+
+def test_the_memory_checker_runs_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(tiny=True)
+    (task,) = processes.checker(device)
+    with pytest.raises(NotRunError, match="on a GPU"):
+        task.measure()
+    device.tiny = False
+    monkeypatch.setattr(processes.shutil, "which", lambda name: None)
+    with pytest.raises(NotRunError, match="there is no compute-sanitizer on the PATH"):
+        task.measure()
+    ran: list[Any] = []
+    monkeypatch.setattr(processes.shutil, "which", lambda name: name)
+    monkeypatch.setattr(processes, "_ended", lambda *words: ran.append(words) or (0, ["3 passed in 1.0s"]))
+    assert [got.value for got in task.measure()] == [0]
+    ((words, seconds, environment),) = ran
+    assert words[:5] == ["compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "9"]
+    assert words[words.index("-k") + 1] == processes.FEW
+    assert 0 < seconds <= processes.PATIENCE
+    assert environment["PYTORCH_NO_CUDA_MEMORY_CACHING"] == "1"
 
 
 def test_a_child_that_takes_too_long_is_ended_with_its_children() -> None:

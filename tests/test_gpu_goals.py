@@ -193,6 +193,7 @@ def test_some_goals() -> None:
 def test_without_a_gpu_it_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # which the command takes away, and the test's end brings back
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(gpu, "find_spec", lambda name: object())
     assert gpu.main(["--json", str(tmp_path / "gpu.json")]) == 1

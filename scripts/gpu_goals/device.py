@@ -29,7 +29,7 @@ Call = Callable[[], Any]
 COPY = "copy"
 COPIED = 1 << 30  # bytes: read once and written once
 SETS = 8  # of inputs at most, between which small cases take turns
-LIMIT = 530.0  # seconds of a run, after which nothing is begun
+LIMIT = 515.0  # seconds of a run, after which nothing is begun
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from gpu_goals.lines import Got, Line, NotRunError, Task, Wanted
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = "tests/test_triton.py"
-FEW = "several_tiles or in_space or one_image or nearest-zeros or half_images"  # each kind of kernel, on small shapes
+# Each kind of kernel, on small shapes.
+FEW = "several_tiles or in_space or one_image or nearest-zeros or half_images or (wild and nearly)"
 QUICK = "half_images"  # of --tiny
 CLEAN = Wanted(0, "exit", most=True)
 PATIENCE = 120.0  # seconds

@@ -48,7 +48,7 @@ def forward(device: Device) -> list[Task]:
         Line("host cost of warp(image, affine(theta)), 1x1x4x4", HOST),
         Line("host cost of warp(image, map) alone, 1x1x4x4", "us"),
     ]
-    return [*_tasks(device, ROWS, _forward, "forward", 0), Task(lines, partial(_host, device))]
+    return [Task(lines, partial(_host, device)), *_tasks(device, ROWS, _forward, "forward", 0)]
 
 
 def backward(device: Device) -> list[Task]:

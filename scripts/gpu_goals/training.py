@@ -78,7 +78,10 @@ def _shares(device: Device, case: Case) -> list[Got]:
     numbers = dict(times.seconds)
     return [
         Got((ours - unmoved) / without, note, numbers),
-        Got((unmoved - without) / without, "with a sampler that costs nothing"),
+        Got(
+            (unmoved - without) / without,
+            "in the sampler's place the image as it came, theta's gradient a view of the picture's",
+        ),
         Got((eager - unmoved) / without),
     ]
 
