@@ -31,7 +31,7 @@ def test_the_floor_is_the_bytes_over_the_bandwidth(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(device, "times", lambda calls: Times({"ours": 4.0, "eager": 8.0}, picture, "loose"))
     (forward,), (backward,) = speed._forward(device, case), speed._backward(device, case)
     assert (forward.value, backward.value) == (2 / 4, 3 / 4)
-    assert forward.note == "4e+06 µs, eager takes 2 of it; loose"
+    assert forward.note == "4e+06 µs, eager 2 x as long; loose"
     (alone,) = speed._backward(device, replace(case, gradients=("image",)))
     assert alone.value == 2 / 4
     (given,) = speed._forward(device, replace(case, family="points"))

@@ -11,7 +11,7 @@ from gpu_goals.device import Call, Device, against, mine, shape_of
 from gpu_goals.lines import Got, Line, NotRunError, Task, Wanted
 from torch_stn.lab.bench.cases import Case
 from torch_stn.lab.bench.contenders import Contender
-from torch_stn.lab.bench.inputs import Inputs, map_of
+from torch_stn.lab.bench.inputs import Inputs, transform_of
 from torch_stn.lab.bench.measure import bytes_moved
 from torch_stn.warping import warp
 
@@ -120,7 +120,7 @@ def _share(
     times = device.times(calls)
     ours = times.seconds["ours"]
     if "eager" in calls:
-        notes.append(f"{ours * 1e6:.4g} µs, eager takes {times.seconds['eager'] / ours:.3g} of it")
+        notes.append(f"{ours * 1e6:.4g} µs, eager {times.seconds['eager'] / ours:.3g} x as long")
     if times.note:
         notes.append(times.note)
     numbers = {"bytes": float(moved), "bandwidth": times.bandwidth, **times.seconds}
@@ -130,7 +130,7 @@ def _share(
 def _host(device: Device) -> list[Got]:
     """Of calls that are queued, forward without a graph."""
     inputs = device.ready(SMALLEST)[0]
-    whole, map = mine(inputs).forward, map_of(SMALLEST, inputs.theta)
+    whole, map = mine(inputs).forward, transform_of(SMALLEST).to(device.name)(inputs.theta)
 
     def alone() -> None:
         with torch.no_grad():
