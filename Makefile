@@ -12,7 +12,7 @@ BIN := .venv/bin
 export TORCH TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow pytest lint types format kernels sanitize wheel clean venv-lab venv-dev
+.PHONY: help demo test test-slow pytest lint types format kernels sanitize gpu wheel clean venv-lab venv-dev
 
 help: ## this page
 	@printf 'make TARGET [PYTHON=%s] [TORCH=%s] [TORCH_INDEX=%s]\n\n' '$(PYTHON)' '$(TORCH)' '$(TORCH_INDEX)'
@@ -45,6 +45,9 @@ kernels: ## build the C++ kernels where they lie, for PYTHONPATH=. and after a c
 
 sanitize: venv-dev ## the kernels' tests with AddressSanitizer and UBSan
 	@$(BIN)/python scripts/sanitize.py $(ARGS)
+
+gpu: ## measure the goals on a GPU, with the torch and Triton of PYTHON (no .venv); ARGS="--json gpu.json --only 1,3"
+	@PYTHONPATH=. $(PYTHON) scripts/gpu.py $(ARGS)
 
 wheel: venv-dev ## dist/: one wheel for every Python, tried in a clean environment that finds no compiler
 	@$(BIN)/python scripts/wheel.py

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+# For tests of scripts; at the end, since a script and a module of the tests may have one name.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
+
 # Asserts of modules that are no test_*.py show their values only if pytest is told of them.
 pytest.register_assert_rewrite("family_contract", "map_contract", "interpolation_contract")
 

@@ -15,7 +15,8 @@ class Case:
     name: str
     image: tuple[int, ...]  # (N, C, H, W) or (N, C, D, H, W)
     size: tuple[int, ...]  # (h, w) or (d, h, w)
-    family: str = "affine"  # affine | projective | tps (16 points), or "points": points given, the map is not ours
+    # affine | projective | tps (16 points) | displacement (8 x 8), or "points": points given, the map is not ours
+    family: str = "affine"
     mode: str = "bilinear"
     padding: str = "zeros"
     align_corners: bool = False
@@ -85,17 +86,18 @@ CPU = (
 )
 
 GPU = (
-    _same("", 4096, 1, 28, 28),
-    _same("", 256, 64, 56, 56),
-    _same("", 64, 256, 28, 28),
-    Case("32x3x512x512 to 224x224", (32, 3, 512, 512), (224, 224)),
-    _same("", 64, 3, 512, 512),
-    _same("", 8, 3, 2160, 3840),
+    _same("", 4096, 1, 28, 28, wanted=(16, 10)),
+    _same("", 256, 64, 56, 56, wanted=(1.9, 3.8)),
+    _same("", 64, 256, 28, 28, wanted=(3.5, 4.5)),
+    Case("32x3x512x512 to 224x224", (32, 3, 512, 512), (224, 224), wanted=(4, 13)),
+    _same("", 64, 3, 512, 512, wanted=(9.4, 23)),
+    _same("", 8, 3, 2160, 3840, wanted=(9.5, 130)),
     _same("projective", 64, 3, 512, 512, family="projective"),
     _same("tps", 64, 3, 512, 512, family="tps"),
     _same("bfloat16", 256, 64, 56, 56, dtype="bfloat16"),
     _same("bfloat16", 64, 3, 512, 512, dtype="bfloat16"),
     _same("", 2, 1, 256, 256, 256),
+    _same("", 1, 16, 128, 128, 128),
     _same("points", 64, 3, 512, 512, family="points"),
     _same("overhead", 1, 1, 4, 4),
 )

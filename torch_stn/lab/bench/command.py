@@ -28,9 +28,9 @@ def bench(suite: str, against: str, pattern: str | None, quick: bool, files: dic
     record = measure.measure(measure.Order(suite, wanted, names, effort), say)
     screen.show(out, record)
     if (path := files.get("--json")) is not None:
-        write_whole(path, (json.dumps(_plain(record), indent=1) + "\n").encode())
+        write_whole(path, (json.dumps(plain(record), indent=1) + "\n").encode())
     if (path := files.get("--picture")) is not None:
-        write_whole(path, picture.draw(_plain(record)))
+        write_whole(path, picture.draw(plain(record)))
 
 
 def _writable(option: str, path: Path) -> None:
@@ -44,10 +44,10 @@ def _writable(option: str, path: Path) -> None:
         raise UserError(f"{option}: {path} cannot be written")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The same with tuples as lists and NaN as None: JSON has neither, and digests must not depend on it."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -42,15 +42,25 @@ class Contender:
 
     def both(self) -> tuple[Tensor, ...]:
         """Forward and backward: the gradients that the case asks for."""
+        picture, leaves = self._graph()
+        return torch.autograd.grad(picture, leaves, self.inputs.upstream)
+
+    def pull(self) -> Callable[[], tuple[Tensor, ...]]:
+        """Backward alone: forward now, and a call that goes back through that graph, as often as one likes."""
+        picture, leaves = self._graph()
+        return lambda: torch.autograd.grad(picture, leaves, self.inputs.upstream, retain_graph=True)
+
+    def _graph(self) -> tuple[Tensor, list[Tensor]]:
+        """A picture, and what it is differentiated by."""
         leaves = {
             "image": self.inputs.image.detach().requires_grad_("image" in self.inputs.case.gradients),
             "theta": self.inputs.theta.detach().requires_grad_("theta" in self.inputs.case.gradients),
         }
         picture = self.read(leaves["image"], leaves["theta"])
-        return torch.autograd.grad(picture, [leaves[name] for name in self.inputs.case.gradients], self.inputs.upstream)
+        return picture, [leaves[name] for name in self.inputs.case.gradients]
 
 
-def ours(inputs: Inputs, backend: str | None = None, name: str = OURS) -> Contender:
+def ours(inputs: Inputs, backend: str | None = None, name: str = OURS, *, deterministic: bool = True) -> Contender:
     """Our warp, or sample where the points are given; the library chooses the backend unless it is named."""
     case = inputs.case
     options: dict[str, Any] = {
@@ -58,6 +68,7 @@ def ours(inputs: Inputs, backend: str | None = None, name: str = OURS) -> Conten
         "padding_mode": case.padding,
         "align_corners": case.align_corners,
         "backend": backend,
+        "deterministic": deterministic,
     }
     if case.family == "points":
         return Contender(name, lambda image, points: sample(image, points, **options), inputs, backend)

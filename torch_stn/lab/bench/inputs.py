@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 
 import torch
@@ -17,7 +18,7 @@ TURN = {2: math.pi / 6, 3: math.pi / 12}  # radians, about each axis in 3-D
 SHIFT = 0.1  # of a half image
 PERSPECTIVE = 0.1  # of w at the border
 WAVES = 12.0  # radians across the smooth image, along each axis
-BEND = 0.05  # spread of the control points, of a half image
+BEND = 0.05  # spread of the control points, or of the vectors of a field, of a half image
 
 
 @dataclass(frozen=True)
@@ -40,27 +41,32 @@ class Inputs:
         a theta gradient in float32 is then off by up to a percent, however it was computed.
         """
         size = self.image.shape[2:]
-        centres = [(torch.arange(n, dtype=torch.float64) + 0.5) / n for n in size]
+        counted = partial(torch.arange, dtype=torch.float64, device=self.image.device)
+        centres = [(counted(n) + 0.5) / n for n in size]
         x = torch.stack(torch.meshgrid(*centres, indexing="ij"))
-        shifts = torch.arange(self.image.shape[0] * self.image.shape[1], dtype=torch.float64)
+        shifts = counted(self.image.shape[0] * self.image.shape[1])
         waves = torch.sin(WAVES * x.sum(dim=0) + shifts.reshape(*self.image.shape[:2], *[1] * len(size)))
         image = torch.empty_like(self.image)  # keeps the memory format
         image.copy_(waves * (torch.pi * x).sin().square().prod(dim=0))
         return replace(self, image=image)
 
 
-def make(case: Case, device: str = "cpu") -> Inputs:
-    """The inputs of a case, the same every time."""
-    generator = torch.Generator().manual_seed(0)
+def make(case: Case, device: str = "cpu", seed: int = 0) -> Inputs:
+    """The inputs of a case, the same for a device and seed.
+
+    Noise is drawn where it will lie: a CPU takes seconds for the 200 million numbers of a large case.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    there = generator if device == "cpu" else torch.Generator(device).manual_seed(seed)
     dtype = getattr(torch, case.dtype)
     channels = case.image[1]
-    image = torch.randn(*case.image, generator=generator).to(dtype)
-    upstream = torch.randn(case.batch, channels, *case.size, generator=generator).to(dtype)
+    image = torch.randn(*case.image, generator=there, device=device).to(dtype)
+    upstream = torch.randn(case.batch, channels, *case.size, generator=there, device=device).to(dtype)
     if case.channels_last:
         image, upstream = (t.contiguous(memory_format=torch.channels_last) for t in (image, upstream))
-    theta = (_points if case.family == "points" else _theta)(case, generator)
+    theta = _points(case, generator, device) if case.family == "points" else _theta(case, generator).to(device)
     theta = theta.double() if dtype == torch.float64 else theta.float()
-    return Inputs(case, image.to(device), theta.to(device), upstream.to(device))
+    return Inputs(case, image, theta, upstream)
 
 
 def transform_of(case: Case) -> Transform:
@@ -96,7 +102,7 @@ def _to_pixel(size: tuple[int, ...], align_corners: bool) -> Tensor:
 
 def _theta(case: Case, generator: torch.Generator) -> Tensor:
     """theta of each map, float64."""
-    if case.family == "tps":
+    if case.family in ("tps", "displacement"):
         identity = transform_of(case).identity().double()
         noise = torch.randn(case.batch, *identity.shape, generator=generator, dtype=torch.float64)
         return identity + BEND * noise
@@ -121,10 +127,10 @@ def _affine(dims: int, batch: int, generator: torch.Generator) -> Tensor:
     return torch.cat([linear * zoom[:, None, None], shift], dim=2)
 
 
-def _points(case: Case, generator: torch.Generator) -> Tensor:
+def _points(case: Case, generator: torch.Generator, device: str) -> Tensor:
     """(N, *out, d) normalised: an affine grid with waves on it, float64."""
-    xy = base_grid(case.size, align_corners=case.align_corners, dtype=torch.float64, device=torch.device("cpu"))
-    matrix = _affine(case.dims, case.batch, generator)
+    xy = base_grid(case.size, align_corners=case.align_corners, dtype=torch.float64, device=device)
+    matrix = _affine(case.dims, case.batch, generator).to(device)
     matrix = matrix.reshape(case.batch, *[1] * case.dims, case.dims, case.dims + 1)
     straight = (matrix[..., :-1] * xy[..., None, :]).sum(dim=-1) + matrix[..., -1]
     return straight + 0.03 * torch.sin(7 * xy.flip(-1))

@@ -15,7 +15,7 @@ import torch
 
 SHORTEST = 2e-3  # seconds: a faster call is repeated until a reading takes that long
 MOST_ROUNDS = 200
-FLUSHED = 256 << 20  # bytes written between two readings on a GPU, more than any cache there
+FLUSHED = 1 << 30  # bytes read between two calls on a GPU: many times any cache there, and a third of a millisecond
 BUSY = 0.05  # of the machine, taken by others, from which on times are doubtful
 DRIFT = 0.10  # of a round's time, between the first and the last third of the rounds
 
@@ -77,14 +77,17 @@ def _cpu_reading(call: Callable[[], Any], repeats: int) -> float:
 
 
 def _cuda_reader() -> Callable[[Callable[[], Any], int], float]:
-    """A reader with CUDA events, the caches flushed before each call; that flush also lets the CPU run ahead."""
-    waste = torch.empty(FLUSHED, dtype=torch.int8, device="cuda")
+    """A reader with CUDA events, the caches flushed before each call; that flush also lets the CPU run ahead.
+
+    Flushed by reading: written lines would go back to memory while the call is timed.
+    """
+    other = torch.ones(FLUSHED // 4, device="cuda")
 
     def reading(call: Callable[[], Any], repeats: int) -> float:
         pairs = []
         for _ in range(min(repeats, 10)):
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            waste.zero_()
+            other.sum()
             begin.record()
             call()
             end.record()
