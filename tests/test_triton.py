@@ -165,6 +165,35 @@ def test_no_projective_map_is_too_wild(name: str, device: str) -> None:
     assert flags.tolist() == [int(wild), 0]
 
 
+SPACE = {
+    "turned": ([[0.9, 0.2, -0.1, 0.05], [-0.2, 0.85, 0.15, 0.02], [0.1, -0.13, 0.95, 0.03]], False),
+    "axes exchanged": ([[0.01, 0.02, 1.1, 0.05], [0.9, 0.015, 0.03, 0.02], [0.02, -1.05, 0.01, 0.03]], False),
+    "four times as much": ([[3.9137, 0.3071, 0.1093, 0.1], [0.2039, 4.1117, 0.1071, 0.037], [0.1033, 0.2071, 3.7139, 0.0293]], False),
+    "flat": ([[0.9137, 0.2071, 0.1033, 0.05], [0.2093, 0.8117, 0.3071, 0.02], [1.123, 1.0188, 0.4104, 0.03]], True),
+    "all on one point": ([[0, 0, 0, 0.11], [0, 0, 0, 0.23], [0, 0, 0, 0.31]], True),
+    "a hundredfold zoom": ([[0.01, 0, 0, 0.1], [0, 0.011, 0, 0.2], [0, 0, 0.012, 0.3]], True),
+}
+
+
+@ON_DEVICE
+@pytest.mark.parametrize("name", SPACE)
+def test_volumes_are_gathered_and_no_map_of_them_is_too_wild(name: str, device: str) -> None:
+    rows, wild = SPACE[name]
+    second = [[1.1, 0.05, 0.1, 0.02], [0.1, 0.9, 0.05, -0.1], [-0.05, 0.1, 1.05, 0.07]]
+    theta = torch.tensor([rows, second], dtype=torch.float64)
+    out = (11, 10, 12)
+    check(through(Affine(3), out), pictures(2, (5, 7, 6), 3), theta, device)
+    if not wild:
+        check(through(Affine(3), (3, 5, 60)), pictures(2, (3, 5, 67), 1), theta, device)
+    kernels = importlib.import_module("torch_stn.sampling.backends.triton_volume")
+    flags, facts = torch.full((2,), 7, dtype=torch.int32, device=device), torch.empty(2, 32, device=device)
+    scales = (6 / 12, 7 / 10, 5 / 11, 3.0, 3.5, 2.5, 2 / 12, 2 / 10, 2 / 11)
+    kernels.volume_facts_kernel[(1,)](
+        theta.float().to(device), facts, flags, *scales, 2, 6, 7, 5, 12, 10, 11, BLOCK=128, num_warps=4
+    )
+    assert flags.tolist() == [int(wild), 0]
+
+
 @ON_DEVICE
 @pytest.mark.parametrize("rows", [[[0.01, 0, 0.1], [0, 0.011, 0.2]], [[0.01, 1, 0.1], [-1, 0.011, 0.2]]])
 def test_few_points_are_gathered_however_near_they_lie(rows: list[list[float]], device: str) -> None:

@@ -102,7 +102,7 @@ F32, F64, BF16, F16 = torch.float32, torch.float64, torch.bfloat16, torch.float1
         ("affine", 2, "bilinear", "zeros", F32, False, True, 7),  # facts, gather and the five for any map
         ("affine", 2, "bilinear", "zeros", BF16, False, False, 7),
         ("affine", 2, "bicubic", "reflection", F16, True, True, 5),
-        ("affine", 3, "bilinear", "zeros", F32, False, True, 5),
+        ("affine", 3, "bilinear", "zeros", F32, False, True, 7),
         ("projective", 2, "bilinear", "zeros", F32, False, True, 7),
         ("projective", 2, "bilinear", "border", F64, False, True, 5),
         ("projective", 3, "nearest", "zeros", F32, True, False, 3),

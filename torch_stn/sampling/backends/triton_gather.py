@@ -33,7 +33,7 @@ def _sides(u):
 
 
 @triton.jit
-def _weights(u):
+def hats(u):
     """Of the two pixels at -1/2 and 1/2."""
     return tl.maximum(1.0 - tl.abs(u + 0.5), 0.0), tl.maximum(1.0 - tl.abs(u - 0.5), 0.0)
 
@@ -188,8 +188,8 @@ def gather_kernel(
                         if BENT:
                             near = near & ahead
                         reads = near & (k0 + k < limit)
-                        wx = _weights(u)
-                        wy = _weights(v)
+                        wx = hats(u)
+                        wy = hats(v)
                         pulled = ()
                         for m in tl.static_range(U):
                             up = grad + (plane + m) * (OW * OH) + (at + (k0 + k))

@@ -2,63 +2,119 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from torch_stn.sampling.backends.triton_facts import NUMBERS, facts_kernel
 from torch_stn.sampling.backends.triton_gather import gather_kernel
+from torch_stn.sampling.backends.triton_volume import volume_facts_kernel, volume_gather_kernel
 from torch_stn.sampling.backends.triton_words import FORMS
 
 if TYPE_CHECKING:
     from torch_stn.sampling.backends.triton_call import Call
 
+ROW, NARROW = 16, 64  # blocks of a tile side by side; images up to this width are cut into runs instead
+MOST_PROGRAMS = 65535  # along the second and third axis of a launch
 RUN = 4  # candidates looked at together
 TILES = 4  # tiles of a program: their sums for theta are added up once
 REGISTERS = 128  # of a thread at most, so that four programs fit a multiprocessor; none is spilled
+REGISTERS_OF_MANY = 168  # three programs fit, where eight voxels of four channels are added up
 LONGEST_AXIS = 2**22  # the trick that makes whole numbers of floats counts no further
 
 
 def serves(call: Call) -> bool:
     """Whether the call is of the kind that this file gathers for."""
     how, sizes = call.how, (*call.image.shape[2:], *call.how.size)
-    kind = (call.dims, how.interpolation, how.padding) == (2, "bilinear", "zeros") and how.form in FORMS[:2]
+    forms = FORMS[:2] if call.dims == 2 else FORMS[:1]
+    kind = how.form in forms and (how.interpolation, how.padding) == ("bilinear", "zeros")
     mine = call.acc == torch.float32 and not call.last and call.images == call.batch
     return kind and mine and max(sizes) < LONGEST_AXIS
 
 
 def backward(call: Call, grad: Tensor, source_wanted: bool) -> tuple[Tensor, Tensor | None]:
     """The gradients to the image and, if wanted, to theta."""
-    (h, w), (oh, ow), device = call.image.shape[2:], call.how.size, grad.device
+    size, device = tuple(call.image.shape[2:]), grad.device
     facts = torch.empty(call.maps, NUMBERS.value, dtype=torch.float32, device=device)
     flags = torch.empty(call.maps, dtype=torch.int32, device=device)
-    bent = call.how.form == "projective"
-    scales = [call.scales[i] for i in (0, 1, 3, 4, 6, 7)]
-    facts_kernel[(-(-call.maps // 128),)](
-        call.source, facts, flags, *scales, call.maps, w, h, ow, oh, BENT=bent, BLOCK=128,
-        num_warps=4,
-    )  # fmt: skip
-    result = call.empty(call.images, (h, w), call.image.dtype)
-    sums = call.empty(call.images, (h, w), torch.int64)  # touched for flagged maps alone
-    wide, high, row = -(-w // 2), -(-h // 2), 16
-    linear = w <= 64
-    block, most = (64, 16) if linear and call.channels > 4 else (128, 4)
-    each = next(u for u in (4, 3, 2, 1) if call.channels % u == 0)
-    rounds = max(1, min(most, call.channels) // each)
-    groups = -(-call.channels // (rounds * each))
-    together = 1 if linear else TILES
-    tiles = -(-wide * high // block) if linear else -(-wide // row)
-    grid = (-(-tiles // together), 1 if linear else -(-high // (block // row)))
-    depth = call.batch * groups
-    parts = torch.empty(call.batch, groups * grid[0] * grid[1], 9 if bent else 6, dtype=torch.float32, device=device)
-    for z0 in range(0, depth, 65535):
-        gather_kernel[(*grid, min(depth - z0, 65535))](
-            call.image, grad, result, sums, facts, flags, parts, *call.fill, *scales, z0, groups, rounds, tiles,
-            call.channels, w, h, ow, oh, int(call.maps > 1), BENT=bent, SLOPES=source_wanted, U=each, LINEAR=linear,
-            LX=row, RX=RUN, KT=together, BLOCK=block, num_warps=block // 32, maxnreg=REGISTERS,
-        )  # fmt: skip
+    result = call.empty(call.images, size, call.image.dtype)
+    sums = call.empty(call.images, size, torch.int64)  # touched for flagged maps alone
+    gathered = _Gathered(call, grad, result, sums, facts, flags)
+    parts = None
+    if call.dims == 2:
+        parts = _planes(gathered, source_wanted)
+    else:
+        _volumes(gathered)
     call.settle(grad, sums, result, flags)
     if not source_wanted:
         return result, None
+    if parts is None:
+        return result, call.source_gradient(grad)
     return result, call.of_maps(parts) + call.source_gradient(grad, flags)
+
+
+class _Gathered(NamedTuple):
+    """What both kinds of launches are given."""
+
+    call: Call
+    grad: Tensor
+    result: Tensor
+    sums: Tensor
+    facts: Tensor
+    flags: Tensor
+
+    def groups(self, widest: int, most: int) -> tuple[int, int, int]:
+        """Channels read at once, how often a program does so, and programs for all channels."""
+        channels = self.call.channels
+        each = next(u for u in range(min(widest, channels), 0, -1) if channels % u == 0)
+        rounds = max(1, min(most, channels) // each)
+        return each, rounds, -(-channels // (rounds * each))
+
+
+def _planes(given: _Gathered, source_wanted: bool) -> Tensor:
+    """Images: the gradient to the pixels, and each program's sums for theta."""
+    call, grad, result, sums, facts, flags = given
+    (h, w), (oh, ow), bent = call.image.shape[2:], call.how.size, call.how.form == "projective"
+    scales = [call.scales[i] for i in (0, 1, 3, 4, 6, 7)]
+    facts_kernel[(-(-call.maps // 128),)](
+        call.source, facts, flags, *scales, call.maps, w, h, ow, oh, BENT=bent, BLOCK=128, num_warps=4
+    )
+    wide, high = -(-w // 2), -(-h // 2)
+    linear = w <= NARROW
+    block, most = (64, 16) if linear and call.channels > 4 else (128, 4)
+    each, rounds, groups = given.groups(4, most)
+    together = 1 if linear else TILES
+    tiles = -(-wide * high // block) if linear else -(-wide // ROW)
+    grid = (-(-tiles // together), 1 if linear else -(-high // (block // ROW)))
+    depth, numbers = call.batch * groups, 9 if bent else 6
+    parts = torch.empty(call.batch, groups * grid[0] * grid[1], numbers, dtype=torch.float32, device=grad.device)
+    for z0 in range(0, depth, MOST_PROGRAMS):
+        gather_kernel[(*grid, min(depth - z0, MOST_PROGRAMS))](
+            call.image, grad, result, sums, facts, flags, parts, *call.fill, *scales, z0, groups, rounds, tiles,
+            call.channels, w, h, ow, oh, int(call.maps > 1), BENT=bent, SLOPES=source_wanted, U=each, LINEAR=linear,
+            LX=ROW, RX=RUN, KT=together, BLOCK=block, num_warps=block // 32, maxnreg=REGISTERS,
+        )  # fmt: skip
+    return parts
+
+
+def _volumes(given: _Gathered) -> None:
+    """Volumes: the gradient to the voxels."""
+    call, grad, result, sums, facts, flags = given
+    (d, h, w), (od, oh, ow) = call.image.shape[2:], call.how.size
+    volume_facts_kernel[(-(-call.maps // 128),)](
+        call.source, facts, flags, *call.scales, call.maps, w, h, d, ow, oh, od, BLOCK=128, num_warps=4
+    )
+    wide, high, deep = -(-w // 2), -(-h // 2), -(-d // 2)
+    each, rounds, groups = given.groups(4, 16)
+    block = 128
+    tiles_y = -(-high // (block // ROW))
+    linear = w <= NARROW or tiles_y * deep > MOST_PROGRAMS
+    grid = (-(-wide * high * deep // block), 1) if linear else (-(-wide // ROW), tiles_y * deep)
+    depth = call.batch * groups
+    for z0 in range(0, depth, MOST_PROGRAMS):
+        volume_gather_kernel[(*grid, min(depth - z0, MOST_PROGRAMS))](
+            grad, result, sums, facts, flags, z0, groups, rounds, tiles_y, call.channels, w, h, d, ow, oh, od,
+            int(call.maps > 1), U=each, LINEAR=linear, LX=ROW, RX=RUN, BLOCK=block, num_warps=block // 32,
+            maxnreg=REGISTERS if each < 3 else REGISTERS_OF_MANY,
+        )  # fmt: skip
