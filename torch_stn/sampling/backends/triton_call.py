@@ -22,7 +22,8 @@ MOST_PROGRAMS = 65535  # along the second and third axis of a launch
 # Channels of a program at most, by taps per axis: more would not fit the registers.
 CHANNELS = {2: {1: 8, 2: 8, 4: 2}, 3: {1: 8, 2: 4, 4: 1}}
 VALUES = 8  # that a program reads at once, of all its channels and tiles
-TURNS = 4  # tiles of a program that sums over points: its threads are summed up once, not for each
+TURNS = 8  # tiles at most of a program that sums over points: its threads are summed up once, not for each
+ENOUGH = 2048  # programs to keep a GPU busy: no more tiles each than leave so many
 FLAGGED_TURNS = 64  # the same where most programs have nothing to do: the fewer there are, the sooner they are through
 
 
@@ -85,9 +86,9 @@ class Call:
         made = torch.empty(n, self.channels, *size, dtype=dtype, device=self.image.device, memory_format=self.format)
         return made.zero_() if zero else made
 
-    def together(self) -> int:
+    def together(self, most: int = 8) -> int:
         """Channels of a program."""
-        most = min(CHANNELS[self.dims][self.taps], self.channels)
+        most = min(most, CHANNELS[self.dims][self.taps], self.channels)
         return next(u for u in range(most, 0, -1) if self.channels % u == 0)
 
     def launch(
@@ -122,36 +123,48 @@ class Call:
             return self.cut.tiles
         return min(2, most)
 
-    def source_gradient(self, grad: Tensor, flags: Tensor | None = None) -> Tensor:
-        """The gradient to the source, in its shape up to the size; with flags, of the maps that they name alone."""
+    def source_gradient(self, grad: Tensor) -> Tensor:
+        """The gradient to the source, in its shape up to the size."""
         matrix = self.how.form not in (*GIVEN, "basis")
         numbers = self.source.shape[-2] * self.source.shape[-1] if matrix else self.dims
-        depth = self.batch if matrix else self.maps
-        turns = self.turns(flags) if matrix else 1
-        rows = -(-self.cut.tiles // turns) * self.cut.rows if matrix else self.points
-        make = torch.empty if flags is None else torch.zeros
-        result = make(depth, rows, numbers, dtype=self.acc, device=self.image.device)
-        flag = result if flags is None else flags
-        images = 1 if matrix else self.batch // self.maps
-        each = min(self.together(), 4)
-        self.launch(
-            slope_kernel,
-            depth,
-            (grad, self.image, self.source, self.basis, result, flag, *self.fill),
-            (
-                turns, self.cut.tiles, self.cut.tiles_y, *self.sizes, self.channels, images, int(self.maps > 1),
-                *self.steps(self.image), *self.where, *self.steps(grad),
-            ),
-            turns, FILLED=self.how.fill != 0.0, FLAGGED=flags is not None,
-            U=next(u for u in range(each, 0, -1) if self.channels % u == 0),
-        )  # fmt: skip
+        rows = self.programs() if matrix else self.points
+        result = torch.empty(
+            self.batch if matrix else self.maps, rows, numbers, dtype=self.acc, device=self.image.device
+        )
+        self.slopes(grad, result, None)
         if matrix:
             return self.of_maps(result)
         return self.of_coefficients(result) if self.how.form == "basis" else result
 
+    def slopes(self, grad: Tensor, result: Tensor, flags: Tensor | None) -> None:
+        """A matrix: each program's sums, (batch, programs, numbers); with flags, 0 but for the maps that they name.
+        Else each point's gradient, (maps, points, d).
+        """
+        matrix = self.how.form not in (*GIVEN, "basis")
+        turns, images = (self.turns(flags), 1) if matrix else (1, self.batch // self.maps)
+        each = self.together(4)
+        self.launch(
+            slope_kernel,
+            result.shape[0],
+            (grad, self.image, self.source, self.basis, result, result if flags is None else flags, *self.fill),
+            (
+                turns, self.cut.tiles, self.cut.tiles_y, *self.sizes, self.channels, images, int(self.maps > 1),
+                *self.steps(self.image), *self.where, *self.steps(grad), result.stride(0),
+            ),
+            turns, FILLED=self.how.fill != 0.0, FLAGGED=flags is not None,
+            ONCE=images == 1 and each == self.channels, U=each,
+        )  # fmt: skip
+
+    def programs(self, flags: Tensor | None = None) -> int:
+        """How many add up over the points of a sample."""
+        return -(-self.cut.tiles // self.turns(flags)) * self.cut.rows
+
     def turns(self, flags: Tensor | None) -> int:
-        """Tiles of a program that adds up over points."""
-        return min(self.cut.tiles, TURNS if flags is None else FLAGGED_TURNS)
+        """Tiles of each of them."""
+        if flags is not None:
+            return min(self.cut.tiles, FLAGGED_TURNS)
+        spare = self.cut.tiles * self.cut.rows * self.batch // ENOUGH
+        return max(1, min(self.cut.tiles, TURNS, spare))
 
     def of_maps(self, parts: Tensor) -> Tensor:
         """Sums over programs, (samples, programs, numbers), to one matrix for each map."""

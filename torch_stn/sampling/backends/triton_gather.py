@@ -39,11 +39,11 @@ def hats(u):
 
 
 @triton.jit(
-    do_not_specialize=["z0", "groups", "rounds", "tiles", "channels", "W", "H", "OW", "OH", "flags_n"]
+    do_not_specialize=["z0", "groups", "rounds", "tiles", "channels", "W", "H", "OW", "OH", "flags_n", "parts_n"]
 )  # fmt: skip
 def gather_kernel(
     image, grad, result, sums, facts, flags, parts, fill_high, fill_low, rx, ry, hx, hy, sx, sy, z0, groups, rounds,
-    tiles, channels, W, H, OW, OH, flags_n,
+    tiles, channels, W, H, OW, OH, flags_n, parts_n,
     BENT: tl.constexpr, SLOPES: tl.constexpr, U: tl.constexpr, LINEAR: tl.constexpr, LX: tl.constexpr,
     RX: tl.constexpr, KT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -244,7 +244,7 @@ def gather_kernel(
     if SLOPES:
         programs = tl.num_programs(0) * tl.num_programs(1)
         program = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
-        to = parts + (z.to(tl.int64) * programs + program) * NUMBER
+        to = parts + n * parts_n + (z % groups * programs + program) * NUMBER
         scales = (rx, hx * sy, hx, hy * sx, ry, hy, -sx, -sy, -1.0)
         for k in tl.static_range(NUMBER):
             tl.store(to + k, tl.sum(shares_of_theta[k]) * scales[k])

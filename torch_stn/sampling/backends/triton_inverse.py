@@ -51,7 +51,9 @@ def backward(call: Call, grad: Tensor, source_wanted: bool) -> tuple[Tensor, Ten
         return result, None
     if parts is None:
         return result, call.source_gradient(grad)
-    return result, call.of_maps(parts) + call.source_gradient(grad, flags)
+    # The last rows are those of the kernels that serve any map: one sum takes all.
+    call.slopes(grad, parts[:, -call.programs(flags) :], flags)
+    return result, call.of_maps(parts)
 
 
 class _Gathered(NamedTuple):
@@ -88,12 +90,13 @@ def _planes(given: _Gathered, source_wanted: bool) -> Tensor:
     tiles = -(-wide * high // block) if linear else -(-wide // ROW)
     grid = (-(-tiles // together), 1 if linear else -(-high // (block // ROW)))
     depth, numbers = call.batch * groups, 9 if bent else 6
-    parts = torch.empty(call.batch, groups * grid[0] * grid[1], numbers, dtype=torch.float32, device=grad.device)
+    own, others = groups * grid[0] * grid[1], call.programs(flags) if source_wanted else 0
+    parts = torch.empty(call.batch, own + others, numbers, dtype=torch.float32, device=grad.device)
     for z0 in range(0, depth, MOST_PROGRAMS):
         gather_kernel[(*grid, min(depth - z0, MOST_PROGRAMS))](
             call.image, grad, result, sums, facts, flags, parts, *call.fill, *scales, z0, groups, rounds, tiles,
-            call.channels, w, h, ow, oh, int(call.maps > 1), BENT=bent, SLOPES=source_wanted, U=each, LINEAR=linear,
-            LX=ROW, RX=RUN, KT=together, BLOCK=block, num_warps=block // 32, maxnreg=REGISTERS,
+            call.channels, w, h, ow, oh, int(call.maps > 1), parts.stride(0), BENT=bent, SLOPES=source_wanted, U=each,
+            LINEAR=linear, LX=ROW, RX=RUN, KT=together, BLOCK=block, num_warps=block // 32, maxnreg=REGISTERS,
         )  # fmt: skip
     return parts
 

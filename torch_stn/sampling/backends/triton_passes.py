@@ -25,7 +25,7 @@ from torch_stn.sampling.backends.triton_sources import (
 SIZES = [
     "z0", "groups", "turns", "tiles", "tiles_y", "W", "H", "D", "OW", "OH", "OD", "K", "image_n", "image_c", "image_p",
     "source_n", "source_p", "source_i", "result_n", "result_c", "result_p", "channels", "images",
-    "flags_n", "bits_n", "budget", "length", "chunks", "points",
+    "flags_n", "bits_n", "parts_n", "budget", "length", "chunks", "points",
 ]  # fmt: skip
 
 
@@ -98,41 +98,59 @@ def read_kernel(
 
 
 @triton.jit
+def _products(
+    sums, up, plane, places, real, fill, image_c, image_p, result_c,
+    DIMS: tl.constexpr, TAPS: tl.constexpr, ACC: tl.constexpr, LAST: tl.constexpr, FILLED: tl.constexpr,
+    U: tl.constexpr,
+):  # fmt: skip
+    """For every tap, gradient times pixel over U channels, added to `sums`; all loads stand before the first sum."""
+    rows, columns, inside = places
+    COUNT: tl.constexpr = TAPS * TAPS * TAPS if DIMS == 3 else TAPS * TAPS
+    pulled = ()
+    values = ()
+    for c in tl.static_range(U):
+        pulled = pulled + (tl.load(up, mask=real, other=0.0).to(ACC),)
+        for k in tl.static_range(COUNT):
+            good = inside[k] & real
+            value = tl.load(tap_at(plane, rows[k], columns[k], image_p, LAST), mask=good, other=0.0).to(ACC)
+            if FILLED:
+                value = tl.where(good, value, fill)
+            values = values + (value,)
+        plane += image_c
+        up += result_c
+    more = ()
+    for k in tl.static_range(COUNT):
+        total = sums[k]
+        for c in tl.static_range(U):
+            total += pulled[c] * values[c * COUNT + k]
+        more = more + (total,)
+    return more
+
+
+@triton.jit
 def _pulls(
     grad, image, places, real, fraction, fill, images, channels, image_n, image_c, image_p, result_n, result_c,
     DIMS: tl.constexpr, TAPS: tl.constexpr, ACC: tl.constexpr, LAST: tl.constexpr, FILLED: tl.constexpr,
-    U: tl.constexpr, BLOCK: tl.constexpr,
+    ONCE: tl.constexpr, U: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """d loss / d pixel coordinate of a tile's points, along each axis, over all channels and images."""
-    rows, columns, inside = places
     COUNT: tl.constexpr = TAPS * TAPS * TAPS if DIMS == 3 else TAPS * TAPS
     # For every tap, over all channels, gradient times pixel; the slopes of its weight come after.
     sums = ()
-    for k in tl.static_range(COUNT):
+    for _ in tl.static_range(COUNT):
         sums = sums + (tl.zeros([BLOCK], ACC),)
-    for r in range(0, images):
-        plane = image + r * image_n
-        up = grad + r * result_n
-        for _ in range(0, channels, U):
-            pulled = ()
-            values = ()
-            for c in tl.static_range(U):
-                pulled = pulled + (tl.load(up, mask=real, other=0.0).to(ACC),)
-                for k in tl.static_range(COUNT):
-                    good = inside[k] & real
-                    value = tl.load(tap_at(plane, rows[k], columns[k], image_p, LAST), mask=good, other=0.0).to(ACC)
-                    if FILLED:
-                        value = tl.where(good, value, fill)
-                    values = values + (value,)
-                plane += image_c
-                up += result_c
-            more = ()
-            for k in tl.static_range(COUNT):
-                total = sums[k]
-                for c in tl.static_range(U):
-                    total += pulled[c] * values[c * COUNT + k]
-                more = more + (total,)
-            sums = more
+    if ONCE:
+        sums = _products(
+            sums, grad, image, places, real, fill, image_c, image_p, result_c, DIMS, TAPS, ACC, LAST, FILLED, U
+        )  # fmt: skip
+    else:
+        for r in range(0, images):
+            for c in range(0, channels, U):
+                up = grad + r * result_n + tl.full([], c, tl.int64) * result_c
+                plane = image + r * image_n + tl.full([], c, tl.int64) * image_c
+                sums = _products(
+                    sums, up, plane, places, real, fill, image_c, image_p, result_c, DIMS, TAPS, ACC, LAST, FILLED, U
+                )  # fmt: skip
     return slopes_of(fraction, sums, DIMS, TAPS)
 
 
@@ -140,18 +158,26 @@ def _pulls(
 def slope_kernel(
     grad, image, source, basis, result, flags, fill_high, fill_low, rx, ry, rz, hx, hy, hz, sx, sy, sz, z0, turns,
     tiles, tiles_y, W, H, D, OW, OH, OD, K, channels, images, flags_n, image_n, image_c, image_p,
-    source_n, source_p, source_i, result_n, result_c, result_p,
+    source_n, source_p, source_i, result_n, result_c, result_p, parts_n,
     FORM: tl.constexpr, DIMS: tl.constexpr, TAPS: tl.constexpr, PADDING: tl.constexpr, ALIGN: tl.constexpr,
-    ACC: tl.constexpr, LAST: tl.constexpr, FILLED: tl.constexpr, FLAGGED: tl.constexpr, U: tl.constexpr,
-    LINEAR: tl.constexpr, LX: tl.constexpr, BLOCK: tl.constexpr,
+    ACC: tl.constexpr, LAST: tl.constexpr, FILLED: tl.constexpr, FLAGGED: tl.constexpr, ONCE: tl.constexpr,
+    U: tl.constexpr, LINEAR: tl.constexpr, LX: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The gradient to the source of one map, over all channels and over the `images` that share it, at `turns` tiles.
 
-    A matrix: the sums over this program's points, (samples, programs, numbers). Else each point's: (maps, points, d).
+    A matrix: the sums over this program's points, (samples, programs, numbers), 0 for a map that is not flagged. Else
+    each point's: (maps, points, d).
     """
     n = (tl.program_id(2) + z0).to(tl.int64)
+    COLUMNS: tl.constexpr = DIMS + 1
+    ROWS: tl.constexpr = DIMS + 1 if FORM == PROJECTIVE else DIMS
+    MATRIX: tl.constexpr = FORM == AFFINE or FORM == PROJECTIVE
+    program = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
+    sheet = result + n * parts_n + program * (ROWS * COLUMNS)
     if FLAGGED:
         if tl.load(flags + n * flags_n) == 0:
+            for k in tl.static_range(ROWS * COLUMNS):
+                tl.store(sheet + k, 0.0)
             return
     size = (W, H, D)
     out = (OW, OH, OD)
@@ -159,9 +185,6 @@ def slope_kernel(
     ratio, half, step = scales
     fill = tl.zeros([BLOCK], ACC) + fill_high + fill_low
     here = source + n * source_n
-    COLUMNS: tl.constexpr = DIMS + 1
-    ROWS: tl.constexpr = DIMS + 1 if FORM == PROJECTIVE else DIMS
-    MATRIX: tl.constexpr = FORM == AFFINE or FORM == PROJECTIVE
     totals = ()
     if MATRIX:
         for _ in tl.static_range(ROWS * COLUMNS):
@@ -178,7 +201,7 @@ def slope_kernel(
         along = _pulls(
             grad + n * images * result_n + offset(o, result_p, LAST), image + n * images * image_n,
             (rows, columns, inside), real, fraction, fill, images, channels, image_n, image_c, image_p,
-            result_n, result_c, DIMS, TAPS, ACC, LAST, FILLED, U, BLOCK,
+            result_n, result_c, DIMS, TAPS, ACC, LAST, FILLED, ONCE, U, BLOCK,
         )  # fmt: skip
         pull = ()
         for i in tl.static_range(DIMS):
@@ -209,11 +232,9 @@ def slope_kernel(
                 given = pull[i]
                 if FORM == FIELD or FORM == BASIS:
                     given = given * half[i]
-                at = result + (n * OW * OH * OD + o) * DIMS + i
+                at = result + n * parts_n + o.to(tl.int64) * DIMS + i
                 tl.store(at, given.to(result.dtype.element_ty), mask=there)
     if MATRIX:  # one sum over the threads, for all the tiles
-        program = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
-        sheet = result + (n * tl.num_programs(0) * tl.num_programs(1) + program) * (ROWS * COLUMNS)
         for i in tl.static_range(ROWS):
             for j in tl.static_range(COLUMNS):
                 total = tl.sum(totals[i * COLUMNS + j])
