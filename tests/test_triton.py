@@ -168,7 +168,10 @@ def test_no_projective_map_is_too_wild(name: str, device: str) -> None:
 SPACE = {
     "turned": ([[0.9, 0.2, -0.1, 0.05], [-0.2, 0.85, 0.15, 0.02], [0.1, -0.13, 0.95, 0.03]], False),
     "axes exchanged": ([[0.01, 0.02, 1.1, 0.05], [0.9, 0.015, 0.03, 0.02], [0.02, -1.05, 0.01, 0.03]], False),
-    "four times as much": ([[3.9137, 0.3071, 0.1093, 0.1], [0.2039, 4.1117, 0.1071, 0.037], [0.1033, 0.2071, 3.7139, 0.0293]], False),
+    "four times as much": (
+        [[3.9137, 0.3071, 0.1093, 0.1], [0.2039, 4.1117, 0.1071, 0.037], [0.1033, 0.2071, 3.7139, 0.0293]],
+        False,
+    ),
     "flat": ([[0.9137, 0.2071, 0.1033, 0.05], [0.2093, 0.8117, 0.3071, 0.02], [1.123, 1.0188, 0.4104, 0.03]], True),
     "all on one point": ([[0, 0, 0, 0.11], [0, 0, 0, 0.23], [0, 0, 0, 0.31]], True),
     "a hundredfold zoom": ([[0.01, 0, 0, 0.1], [0, 0.011, 0, 0.2], [0, 0, 0.012, 0.3]], True),
@@ -199,6 +202,22 @@ def test_volumes_are_gathered_and_no_map_of_them_is_too_wild(name: str, device: 
 def test_few_points_are_gathered_however_near_they_lie(rows: list[list[float]], device: str) -> None:
     """A zoom of an output so small that no map is flagged: all of its points may read one block."""
     check(through(Affine(), (12, 13)), pictures(1, (12, 13), 2), torch.tensor([rows], dtype=torch.float64), device)
+
+
+@ON_DEVICE
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("size", [(5, 7), (3, 4, 5), (1, 6)])
+def test_points_of_many_channels_are_sorted(size: tuple[int, ...], padding: str, device: str) -> None:
+    """Sorted by the cell that they read; some lie outside, some nowhere, and many on one another."""
+    points = points_off_kinks(2, 40, size, beyond=3)
+    points[0, :12] = points[0, 0]
+    points[1, 3] = float("nan")
+    points[1, 4] = float("inf")
+    check(at(padding_mode=padding, fill=0.3), pictures(2, size, 16), points, device)
+    check(at(padding_mode=padding), pictures(3, size, 16), points[:1], device, torch.float64)
+    if len(size) == 2:
+        image = pictures(2, size, 16).contiguous(memory_format=torch.channels_last)
+        check(through(FAMILIES["tps"], (4, 70), padding_mode=padding), image, thetas(FAMILIES["tps"]), device)
 
 
 @ON_DEVICE

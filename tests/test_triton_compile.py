@@ -119,3 +119,10 @@ def test_kernels_compile_without_a_gpu(
     call(form, dims, mode, padding, dtype, last, fixed)
     assert len(compiler.done) == kernels
     assert all(size > 0 for size in compiler.done.values())
+
+
+def test_kernels_of_sorted_points_compile(compiler: Compiler) -> None:
+    call("points", 2, "bilinear", "border", F32, False, True, channels=16)
+    call("basis", 3, "bilinear", "zeros", BF16, True, True, channels=32)
+    assert sum("collect_kernel" in name for name in compiler.done) == 2
+    assert all(size > 0 for size in compiler.done.values())

@@ -10,7 +10,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from torch_stn.sampling.backends import triton_inverse
+from torch_stn.sampling.backends import triton_inverse, triton_sorted
 from torch_stn.sampling.backends.triton_passes import coefficient_kernel, read_kernel, slope_kernel
 from torch_stn.sampling.backends.triton_scatter import greatest_kernel, scatter_kernel, settle_kernel
 from torch_stn.sampling.backends.triton_words import FORMS, GIVEN, INTERPOLATIONS, PADDINGS, How
@@ -253,7 +253,9 @@ def backward(
         grad = grad.contiguous(memory_format=call.format)
         if wanted[0] and triton_inverse.serves(call):
             return triton_inverse.backward(call, grad, wanted[1])
-        to_image = call.scatter(grad) if wanted[0] else None
+        to_image = None
+        if wanted[0]:
+            to_image = triton_sorted.backward(call, grad) if triton_sorted.serves(call) else call.scatter(grad)
         to_source = call.source_gradient(grad).reshape(source.shape) if wanted[1] else None
     return to_image, to_source
 

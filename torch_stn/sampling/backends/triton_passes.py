@@ -25,7 +25,7 @@ from torch_stn.sampling.backends.triton_sources import (
 SIZES = [
     "z0", "groups", "turns", "tiles", "tiles_y", "W", "H", "D", "OW", "OH", "OD", "K", "image_n", "image_c", "image_p",
     "source_n", "source_p", "source_i", "result_n", "result_c", "result_p", "channels", "images",
-    "flags_n", "bits_n", "parts_n", "budget", "length", "chunks", "points",
+    "flags_n", "bits_n", "maps_n", "parts_n", "budget", "length", "chunks", "points",
 ]  # fmt: skip
 
 
