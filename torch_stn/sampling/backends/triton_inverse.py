@@ -9,14 +9,13 @@ from torch import Tensor
 
 from torch_stn.sampling.backends.triton_facts import NUMBERS, facts_kernel
 from torch_stn.sampling.backends.triton_gather import gather_kernel
+from torch_stn.sampling.backends.triton_plan import MOST_PROGRAMS, NARROW, ROW, Plan
 from torch_stn.sampling.backends.triton_volume import volume_facts_kernel, volume_gather_kernel
 from torch_stn.sampling.backends.triton_words import FORMS
 
 if TYPE_CHECKING:
     from torch_stn.sampling.backends.triton_call import Call
 
-ROW, NARROW = 16, 64  # blocks of a tile side by side; images up to this width are cut into runs instead
-MOST_PROGRAMS = 65535  # along the second and third axis of a launch
 RUN = 4  # candidates looked at together
 TILES = 4  # tiles of a program: their sums for theta are added up once
 REGISTERS = 128  # of a thread at most, so that four programs fit a multiprocessor; none is spilled
@@ -24,25 +23,25 @@ REGISTERS_OF_MANY = 168  # three programs fit, where eight voxels of four channe
 LONGEST_AXIS = 2**22  # the trick that makes whole numbers of floats counts no further
 
 
-def serves(call: Call) -> bool:
-    """Whether the call is of the kind that this file gathers for."""
-    how, sizes = call.how, (*call.image.shape[2:], *call.how.size)
-    forms = FORMS[:2] if call.dims == 2 else FORMS[:1]
+def serves(plan: Plan) -> bool:
+    """Whether calls of the plan are of the kind that this file gathers for."""
+    how, sizes = plan.how, (*plan.in_size, *plan.how.size)
+    forms = FORMS[:2] if plan.dims == 2 else FORMS[:1]
     kind = how.form in forms and (how.interpolation, how.padding) == ("bilinear", "zeros")
-    mine = call.acc == torch.float32 and not call.last and call.images == call.batch
+    mine = plan.acc == torch.float32 and not plan.last and plan.images == plan.batch
     return kind and mine and max(sizes) < LONGEST_AXIS
 
 
 def backward(call: Call, grad: Tensor, source_wanted: bool) -> tuple[Tensor, Tensor | None]:
     """The gradients to the image and, if wanted, to theta."""
-    size, device = tuple(call.image.shape[2:]), grad.device
-    facts = torch.empty(call.maps, NUMBERS.value, dtype=torch.float32, device=device)
-    flags = torch.empty(call.maps, dtype=torch.int32, device=device)
-    result = call.empty(call.images, size, call.image.dtype)
-    sums = call.empty(call.images, size, torch.int64)  # touched for flagged maps alone
+    plan, device = call.plan, grad.device
+    facts = torch.empty(plan.maps, NUMBERS.value, dtype=torch.float32, device=device)
+    flags = torch.empty(plan.maps, dtype=torch.int32, device=device)
+    result = call.empty(plan.images, plan.in_size, call.image.dtype)
+    sums = call.empty(plan.images, plan.in_size, torch.int64)  # touched for flagged maps alone
     gathered = _Gathered(call, grad, result, sums, facts, flags)
     parts = None
-    if call.dims == 2:
+    if plan.dims == 2:
         parts = _planes(gathered, source_wanted)
     else:
         _volumes(gathered)
@@ -52,7 +51,7 @@ def backward(call: Call, grad: Tensor, source_wanted: bool) -> tuple[Tensor, Ten
     if parts is None:
         return result, call.source_gradient(grad)
     # The last rows are those of the kernels that serve any map: one sum takes all.
-    call.slopes(grad, parts[:, -call.programs(flags) :], flags)
+    call.slopes(grad, parts[:, -plan.programs(flagged=True) :], flags)
     return result, call.of_maps(parts)
 
 
@@ -68,7 +67,7 @@ class _Gathered(NamedTuple):
 
     def groups(self, widest: int, most: int) -> tuple[int, int, int]:
         """Channels read at once, how often a program does so, and programs for all channels."""
-        channels = self.call.channels
+        channels = self.call.plan.channels
         each = next(u for u in range(min(widest, channels), 0, -1) if channels % u == 0)
         rounds = max(1, min(most, channels) // each)
         return each, rounds, -(-channels // (rounds * each))
@@ -77,25 +76,26 @@ class _Gathered(NamedTuple):
 def _planes(given: _Gathered, source_wanted: bool) -> Tensor:
     """Images: the gradient to the pixels, and each program's sums for theta."""
     call, grad, result, sums, facts, flags = given
-    (h, w), (oh, ow), bent = call.image.shape[2:], call.how.size, call.how.form == "projective"
-    scales = [call.scales[i] for i in (0, 1, 3, 4, 6, 7)]
-    facts_kernel[(-(-call.maps // 128),)](
-        call.source, facts, flags, *scales, call.maps, w, h, ow, oh, BENT=bent, BLOCK=128, num_warps=4
+    plan = call.plan
+    (h, w), (oh, ow), bent = plan.in_size, plan.how.size, plan.how.form == "projective"
+    scales = [plan.scales[i] for i in (0, 1, 3, 4, 6, 7)]
+    facts_kernel[(-(-plan.maps // 128),)](
+        call.source, facts, flags, *scales, plan.maps, w, h, ow, oh, BENT=bent, BLOCK=128, num_warps=4
     )
     wide, high = -(-w // 2), -(-h // 2)
     linear = w <= NARROW
-    block, most = (64, 16) if linear and call.channels > 4 else (128, 4)
+    block, most = (64, 16) if linear and plan.channels > 4 else (128, 4)
     each, rounds, groups = given.groups(4, most)
     together = 1 if linear else TILES
     tiles = -(-wide * high // block) if linear else -(-wide // ROW)
     grid = (-(-tiles // together), 1 if linear else -(-high // (block // ROW)))
-    depth, numbers = call.batch * groups, 9 if bent else 6
-    own, others = groups * grid[0] * grid[1], call.programs(flags) if source_wanted else 0
-    parts = torch.empty(call.batch, own + others, numbers, dtype=torch.float32, device=grad.device)
+    depth, numbers = plan.batch * groups, 9 if bent else 6
+    own, others = groups * grid[0] * grid[1], plan.programs(flagged=True) if source_wanted else 0
+    parts = torch.empty(plan.batch, own + others, numbers, dtype=torch.float32, device=grad.device)
     for z0 in range(0, depth, MOST_PROGRAMS):
         gather_kernel[(*grid, min(depth - z0, MOST_PROGRAMS))](
-            call.image, grad, result, sums, facts, flags, parts, *call.fill, *scales, z0, groups, rounds, tiles,
-            call.channels, w, h, ow, oh, int(call.maps > 1), parts.stride(0), BENT=bent, SLOPES=source_wanted, U=each,
+            call.image, grad, result, sums, facts, flags, parts, *plan.fill, *scales, z0, groups, rounds, tiles,
+            plan.channels, w, h, ow, oh, int(plan.maps > 1), parts.stride(0), BENT=bent, SLOPES=source_wanted, U=each,
             LINEAR=linear, LX=ROW, RX=RUN, KT=together, BLOCK=block, num_warps=block // 32, maxnreg=REGISTERS,
         )  # fmt: skip
     return parts
@@ -104,9 +104,10 @@ def _planes(given: _Gathered, source_wanted: bool) -> Tensor:
 def _volumes(given: _Gathered) -> None:
     """Volumes: the gradient to the voxels."""
     call, grad, result, sums, facts, flags = given
-    (d, h, w), (od, oh, ow) = call.image.shape[2:], call.how.size
-    volume_facts_kernel[(-(-call.maps // 128),)](
-        call.source, facts, flags, *call.scales, call.maps, w, h, d, ow, oh, od, BLOCK=128, num_warps=4
+    plan = call.plan
+    (d, h, w), (od, oh, ow) = plan.in_size, plan.how.size
+    volume_facts_kernel[(-(-plan.maps // 128),)](
+        call.source, facts, flags, *plan.scales, plan.maps, w, h, d, ow, oh, od, BLOCK=128, num_warps=4
     )
     wide, high, deep = -(-w // 2), -(-h // 2), -(-d // 2)
     each, rounds, groups = given.groups(4, 16)
@@ -114,10 +115,10 @@ def _volumes(given: _Gathered) -> None:
     tiles_y = -(-high // (block // ROW))
     linear = w <= NARROW or tiles_y * deep > MOST_PROGRAMS
     grid = (-(-wide * high * deep // block), 1) if linear else (-(-wide // ROW), tiles_y * deep)
-    depth = call.batch * groups
+    depth = plan.batch * groups
     for z0 in range(0, depth, MOST_PROGRAMS):
         volume_gather_kernel[(*grid, min(depth - z0, MOST_PROGRAMS))](
-            grad, result, sums, facts, flags, z0, groups, rounds, tiles_y, call.channels, w, h, d, ow, oh, od,
-            int(call.maps > 1), U=each, LINEAR=linear, LX=ROW, RX=RUN, BLOCK=block, num_warps=block // 32,
+            grad, result, sums, facts, flags, z0, groups, rounds, tiles_y, plan.channels, w, h, d, ow, oh, od,
+            int(plan.maps > 1), U=each, LINEAR=linear, LX=ROW, RX=RUN, BLOCK=block, num_warps=block // 32,
             maxnreg=REGISTERS if each < 3 else REGISTERS_OF_MANY,
         )  # fmt: skip

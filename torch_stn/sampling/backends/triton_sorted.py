@@ -16,12 +16,12 @@ import triton.language as tl
 from torch import Tensor
 
 from torch_stn.sampling.backends.triton_passes import SIZES, offset, share_of
+from torch_stn.sampling.backends.triton_plan import MOST_PROGRAMS, Plan
 from torch_stn.sampling.backends.triton_sources import cells_of, centred, geometry, output_points
 
 if TYPE_CHECKING:
     from torch_stn.sampling.backends.triton_call import Call
 
-MOST_PROGRAMS = 65535  # along the third axis of a launch
 FEWEST_CHANNELS = 16  # measured on an H100: of 64, sorting and all, half the time of F.grid_sample's; of 3, a tie
 
 
@@ -114,34 +114,33 @@ def collect_kernel(
         to += image_c
 
 
-def serves(call: Call) -> bool:
+def serves(plan: Plan) -> bool:
     """Whether sorting the points is the fastest way to the same bits every time."""
-    return call.taps == 2 and call.channels >= FEWEST_CHANNELS and call.images == call.batch and call.how.deterministic
+    return plan.taps == 2 and plan.channels >= FEWEST_CHANNELS and plan.images == plan.batch and plan.how.deterministic
 
 
 def backward(call: Call, grad: Tensor) -> Tensor:
     """The gradient to the image."""
-    size, dims = tuple(call.image.shape[2:]), call.dims
+    plan, size = call.plan, call.plan.in_size
     cells = math.prod(n + 1 for n in size)
-    last = call.maps * (cells + 1)
+    last = plan.maps * (cells + 1)
     word = torch.int32 if last < 2**31 else torch.int64
-    keys = torch.empty(call.maps * call.points, dtype=word, device=grad.device)
-    fractions = torch.empty(call.maps * call.points, dims, dtype=call.acc, device=grad.device)
+    keys = torch.empty(plan.maps * plan.points, dtype=word, device=grad.device)
+    fractions = torch.empty(plan.maps * plan.points, plan.dims, dtype=plan.acc, device=grad.device)
     call.launch(
-        cell_kernel, call.maps, (call.source, call.basis, keys, fractions),
-        (call.cut.tiles_y, *call.sizes, *call.where), 1,
+        cell_kernel, plan.maps, (call.source, call.basis, keys, fractions),
+        (plan.cut.tiles_y, *plan.sizes, *call.where), 1, **plan.words,
     )  # fmt: skip
     keys, order = torch.sort(keys, stable=True)
     numbers = torch.arange(last + 1, dtype=word, device=grad.device)
     starts = torch.searchsorted(keys, numbers, out_int32=word == torch.int32)
-    result = call.empty(call.images, size, call.image.dtype)
-    each, block = call.together(), 128
-    groups = call.channels // each
-    for z0 in range(0, call.batch * groups, MOST_PROGRAMS):
-        grid = (-(-math.prod(size) // block), 1, min(call.batch * groups - z0, MOST_PROGRAMS))
+    result = call.empty(plan.images, size, call.image.dtype)
+    groups, block = plan.groups, 128
+    for z0 in range(0, plan.batch * groups, MOST_PROGRAMS):
+        grid = (-(-math.prod(size) // block), 1, min(plan.batch * groups - z0, MOST_PROGRAMS))
         collect_kernel[grid](
-            grad, result, order, starts, fractions, z0, groups, *call.sizes[:3], call.points, int(call.maps > 1),
-            *call.steps(result), *call.steps(grad), DIMS=dims, ACC=call.words["ACC"], LAST=call.last, SPLIT=groups > 1,
-            U=each, BLOCK=block, num_warps=block // 32,
+            grad, result, order, starts, fractions, z0, groups, *plan.sizes[:3], plan.points, int(plan.maps > 1),
+            *plan.image_steps, *plan.result_steps, DIMS=plan.dims, ACC=plan.words["ACC"], LAST=plan.last,
+            SPLIT=groups > 1, U=plan.each, BLOCK=block, num_warps=block // 32,
         )  # fmt: skip
     return result
