@@ -98,7 +98,8 @@ def _remembered(
         return by_reference(image, points, interpolation, problem)
 
     def at_points(image: Tensor, points: Tensor) -> Tensor:
-        return chosen.sample(image, points.to(wide), interpolation, problem, plain)
+        given = points if points.dtype == wide else points.to(wide)
+        return chosen.sample(image, given, interpolation, problem, plain)
 
     read = chosen.reader(out, problem, plain) if units is None else at_points
     return out, read if dtype == wide else lambda image, source: read(image.to(wide), source).to(dtype)
