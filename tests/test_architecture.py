@@ -47,14 +47,15 @@ MAY_IMPORT = {
     **{f"sampling.backends.triton_{part}": TRITON for part in TRITON_PARTS},
     "sampling.choose": f"{FOUNDATION} {RULES} sampling.backends",
     "sampling.read": f"{FOUNDATION} {RULES} sampling.choose sampling.gradients",
+    "sampling.straight": f"{FOUNDATION} {RULES} sampling.choose sampling.read",
     "sampling.affine_footprints": f"{FOUNDATION} {RULES} sampling.read",
     "sampling.footprints": f"{FOUNDATION} {RULES} sampling.read sampling.choose sampling.gradients "
     "sampling.affine_footprints",
-    "sampling.sample": f"{FOUNDATION} {RULES} sampling.read sampling.gradients sampling.footprints",
+    "sampling.sample": f"{FOUNDATION} {RULES} sampling.read sampling.straight sampling.gradients sampling.footprints",
     "sampling.splat": f"{FOUNDATION} {RULES} sampling.read sampling.choose",
     "sampling.slopes": f"{FOUNDATION} {RULES} sampling.read sampling.backends.reference",
     "sampling.labels": f"{FOUNDATION} {RULES} sampling.read sampling.sample",
-    "warping": f"{FOUNDATION} {SAMPLER} sampling.choose sampling.antialias sampling.footprints transforms",
+    "warping": f"{FOUNDATION} {SAMPLER} sampling.straight sampling.antialias sampling.footprints transforms",
     "compat": f"{FOUNDATION} {SAMPLER} transforms",
     "nn": f"{FOUNDATION} {SAMPLER} sampling.choose.BACKENDS transforms warping compat nn",  # checks the name early
     "lab": f"torch_stn _version {FOUNDATION} {SAMPLER} {REASONS} transforms warping compat nn lab",

@@ -1,6 +1,7 @@
 """Every message about a wrong shape, dtype or device: the argument, what came, what was wanted."""
 
 from collections.abc import Iterable, Sequence
+from math import prod
 from operator import index
 
 import torch
@@ -137,7 +138,7 @@ def size(value: Sequence[int] | None, dims: int, default: Iterable[int] | None) 
         return tuple(map(int, default))
     wanted = ("(w,)", "(h, w)", "(d, h, w)")[dims - 1]
     try:
-        whole = tuple(index(n) for n in value)  # type: ignore[union-attr]
+        whole = tuple(map(index, value))  # type: ignore[arg-type]
     except TypeError:
         raise ValueError(f"size: wanted {wanted} of whole numbers, got {value!r}") from None
     if len(whole) != dims:
@@ -155,25 +156,21 @@ def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
     return value
 
 
-def theta(
-    value: object, shapes: Sequence[tuple[int, ...]], family: str, beside: Sequence[tuple[int, ...]] = ()
-) -> Tensor:
-    """theta (N, P) or (N, *natural shape); returned in the first, natural shape, or as it is in one of ``beside``;
-    never below float32.
+def theta(value: object, natural: tuple[int, ...], family: str, beside: Sequence[tuple[int, ...]] = ()) -> Tensor:
+    """theta (N, P) or (N, *natural shape); returned in the natural shape, or as it is in one of ``beside``; never below
+    float32.
     """
     given = tensor("theta", value)
-    if given.dim() and given.dtype in (torch.float32, torch.float64):  # most calls, and small ones feel every check
-        if given.shape[1:] == shapes[0]:
-            return given
-        if given.shape[1:] == shapes[-1]:
-            return given.reshape(given.shape[0], *shapes[0])
+    shape = given.shape[1:]
+    if shape == natural and given.dtype in (torch.float32, torch.float64) and given.dim():
+        return given  # most calls, and small ones feel every check
     floating("theta", given)
-    shape = tuple(given.shape[1:])
-    if given.dim() >= 1 and (shape in shapes or shape in beside):
-        as_it_is = shape == shapes[0] or shape in beside
-        natural = given if as_it_is else given.reshape(given.shape[0], *shapes[0])
-        return natural if natural.dtype == torch.float64 else natural.float()
-    wanted = " or ".join(str(("N", *shape)).replace("'", "") for shape in dict.fromkeys((*shapes, *beside)))
+    shapes = (natural, (prod(natural),), *beside)
+    if given.dim() >= 1 and shape in shapes:
+        as_it_is = shape == natural or shape in beside
+        given = given if as_it_is else given.reshape(given.shape[0], *natural)
+        return given if given.dtype == torch.float64 else given.float()
+    wanted = " or ".join(str(("N", *shape)).replace("'", "") for shape in dict.fromkeys(shapes))
     raise ValueError(f"theta: {family} wanted {wanted}, got {describe(given)}")
 
 

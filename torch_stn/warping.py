@@ -16,6 +16,7 @@ from torch_stn.sampling.footprints import read_footprints
 from torch_stn.sampling.gradients import CoordinateGradient
 from torch_stn.sampling.interpolation import Interpolation
 from torch_stn.sampling.read import MapPoints, read, sampling_dtype
+from torch_stn.sampling.straight import straight
 from torch_stn.transforms.maps import Map
 
 
@@ -94,6 +95,13 @@ def warp(
         >>> warp(image, Affine()(flip)).tolist()
         [[[[1.0, 0.0], [3.0, 2.0]]]]
     """
+    plain = antialias is False and not return_mask and edge == "blend" and coordinate_gradient == "exact"
+    if plain and isinstance(image, Tensor) and isinstance(map, Map):
+        options = (mode, padding_mode, fill, align_corners, deterministic, backend)
+        way = straight(image, map.batch, map.device, map.dims, size, None, *options)
+        if way is not None:
+            out, through = way
+            return through(image, map.lower(out, align_corners=align_corners))
     dims = _checks.image(image, whole=True)
     if not isinstance(map, Map):
         raise TypeError(f"map: wanted a Map, as a transform returns for theta, got {type(map).__name__}")
@@ -104,7 +112,6 @@ def warp(
     in_size = tuple(image.shape[2:])
     size = in_size if size is None else _checks.size(size, dims, None)
     form = map.lower(size, align_corners=align_corners)
-
     points_of = partial(
         lowered.points_in,
         size=size,

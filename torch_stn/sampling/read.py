@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from types import ModuleType
 
 import torch
@@ -69,18 +68,6 @@ def read(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """(N, C, *S) in the image's dtype; with ``return_mask`` also the coverage (N, 1, *S)."""
     in_size = tuple(image.shape[2:])
-    if isinstance(points_in, MapPoints) and not return_mask and edge == "blend" and coordinate_gradient == "exact":
-        words = isinstance(mode, str) and isinstance(padding_mode, str) and type(fill) in (float, int)
-        watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0  # sizes may be symbols
-        if words and image.numel() and not watched:
-            how = (mode, padding_mode, fill, bool(align_corners), deterministic, backend, units)
-            found = _straight(
-                tuple(BACKENDS), in_size, points_in.size, image.dtype, image.device.type, image.requires_grad, *how
-            )
-            if found is not None:
-                if image.dtype in WHOLE or image.dtype in getattr(found[2], "READS", ()):
-                    return _fused(image, points_in, *found)
-                return _fused(image.float(), points_in, *found).to(image.dtype)
     interpolation = as_interpolation(mode).fitted(in_size, out_size)
     problem = problem_of(
         image,
@@ -123,44 +110,6 @@ def read(
     return values, mask.to(dtype).expand(values.shape[0], *[-1] * (mask.dim() - 1))
 
 
-@lru_cache(maxsize=1024)
-def _straight(
-    backends: tuple[str, ...],
-    in_size: tuple[int, ...],
-    out_size: tuple[int, ...],
-    dtype: torch.dtype,
-    device: str,
-    image_grad: bool,
-    mode: str,
-    padding_mode: str,
-    fill: float,
-    align_corners: bool,
-    deterministic: bool,
-    backend: str | None,
-    units: str,
-) -> tuple[Interpolation, Problem, ModuleType] | None:
-    """What serves a plain call of `warp` in one step, if anything does: remembered, since on a small image the decision
-    takes longer than the reading. ``backends`` is part of the question: it may have changed."""
-    interpolation = as_interpolation(mode).fitted(in_size, out_size)
-    if not dtype.is_floating_point or interpolation.response is not None:
-        return None
-    problem = problem_of(
-        torch.empty(0, dtype=dtype, device="cpu"),
-        in_size,
-        interpolation,
-        padding_mode=padding_mode,
-        fill=fill,
-        edge="blend",
-        align_corners=align_corners,
-        units=units,
-        image_grad=image_grad,
-        deterministic=deterministic,
-    )
-    problem = replace(problem, device=device)
-    chosen = choose(problem, backend)
-    return (interpolation, problem, chosen) if hasattr(chosen, "warp") else None
-
-
 def extended(
     points_in: PointsIn, in_size: tuple[int, ...], padding_mode: str | Sequence[str], edge: str
 ) -> Tensor | None:
@@ -182,7 +131,7 @@ def _served(
 ) -> Tensor:  # (N, C, *S)
     """The chosen backend's values."""
     chosen = choose(problem, backend)
-    if hasattr(chosen, "warp") and margin is None and image.numel() > 0:
+    if hasattr(chosen, "reader") and margin is None and image.numel() > 0:
         return _fused(image, points_in, interpolation, problem, chosen)
     points = shifted(points_in, chosen.UNITS, problem, margin)
     try:
@@ -201,24 +150,28 @@ def _fused(
     """By a backend that takes the map itself, or points of any shape, value and batch."""
 
     def plain(image: Tensor, source: lowered.Lowered | Tensor) -> Tensor:
-        """The same in plain operators, which have derivatives of every order and kind."""
         if isinstance(source, Tensor):
             points = in_units(source, units, "pixel", problem.in_size, align_corners=problem.align_corners)
         else:
             assert isinstance(points_in, MapPoints)
             points = points_in.points_of(source, "pixel")
-        pixels = image.to(sampling_dtype(image))
-        values = read_batches(pixels, as_list(points), interpolation, problem, BACKENDS["reference"].sample)
-        return values.reshape(*values.shape[:2], *points.shape[1:-1]).to(image.dtype)
+        return by_reference(image, points, interpolation, problem)
 
     if isinstance(points_in, MapPoints):
         if lowered.batch(points_in.form) == 0:
             return plain(image, points_in.form)
-        return backend.warp(image, points_in.form, points_in.size, problem, plain)
+        return backend.reader(points_in.size, problem, plain)(image, points_in.form)
     # As they came, where the backend takes them so: a pass over them less.
     units = problem.units if problem.units in getattr(backend, "GIVEN_UNITS", ()) else backend.UNITS
     points = points_in(units)
     return backend.sample(image, points, interpolation, problem, plain) if points.numel() else plain(image, points)
+
+
+def by_reference(image: Tensor, points: Tensor, interpolation: Interpolation, problem: Problem) -> Tensor:
+    """In plain operators, which have derivatives of every order and kind: pixel points (N, *S, d) -> (N, C, *S)."""
+    pixels = image.to(sampling_dtype(image))
+    values = read_batches(pixels, as_list(points), interpolation, problem, BACKENDS["reference"].sample)
+    return values.reshape(*values.shape[:2], *points.shape[1:-1]).to(image.dtype)
 
 
 def shifted(points_in: PointsIn, units: str, problem: Problem, margin: Tensor | None) -> Tensor:

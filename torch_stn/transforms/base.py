@@ -69,16 +69,12 @@ class Transform(nn.Module):
         xy = base_grid(size, align_corners=align_corners, dtype=theta.dtype, device=theta.device)
         return lowered.Field(self.displacement(theta, xy.flatten(0, -2)[None]).unflatten(1, tuple(size)))
 
-    def theta_shapes(self) -> list[tuple[int, ...]]:
-        """The shapes in which one theta may come; the first is the natural one, to which the others reshape."""
-        return [self.theta_shape, (self.num_params,)]
-
     def forward(self, theta: Tensor) -> Map:
         """The map of each theta: (N, P) or (N, *theta_shape); half precision is read as float32.
 
         Raises: ValueError with the wanted shapes.
         """
-        return self.map(_checks.theta(theta, self.theta_shapes(), type(self).__name__))
+        return self.map(_checks.theta(theta, self.theta_shape, type(self).__name__))
 
     def map(self, theta: Tensor) -> Map:
         """The map of a checked theta (N, *theta_shape)."""

@@ -98,7 +98,7 @@ class CPAB(Transform):
 
     def velocities(self, theta: Tensor) -> Tensor:
         """theta as the velocities (N, V, d) at ``vertices``, which meet the constraints."""
-        theta = _checks.theta(theta, self.theta_shapes(), type(self).__name__)
+        theta = _checks.theta(theta, self.theta_shape, type(self).__name__)
         if self.projection is None:
             return theta
         with torch.autocast(theta.device.type, enabled=False):

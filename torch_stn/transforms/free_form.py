@@ -66,7 +66,7 @@ class FreeFormDeformation(ConstantBasis):
 
     def lattices(self, theta: Tensor) -> list[Tensor]:
         """The control points' displacements of each level, (N, *shape, d): views of theta (N, K, d) or (N, d K)."""
-        theta = _checks.theta(theta, self.theta_shapes(), type(self).__name__)
+        theta = _checks.theta(theta, self.theta_shape, type(self).__name__)
         parts = theta.split([prod(shape) for shape in self.shapes], dim=1)
         return [part.unflatten(1, shape) for part, shape in zip(parts, self.shapes, strict=True)]
 

@@ -20,8 +20,8 @@ class MatrixMap(Map):
 
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix
-        self.dims = matrix.shape[-1] - 1
-        self.batch = matrix.shape[0]
+        self.batch, _, columns = matrix.shape
+        self.dims = columns - 1
 
     @property
     def dtype(self) -> torch.dtype:

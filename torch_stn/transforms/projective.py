@@ -31,7 +31,7 @@ class Projective(MatrixTransform):
 
     def forward(self, theta: Tensor) -> Map:
         full = (self.dims + 1, self.dims + 1)
-        return self.map(_checks.theta(theta, self.theta_shapes(), type(self).__name__, beside=[full]))
+        return self.map(_checks.theta(theta, self.theta_shape, type(self).__name__, beside=[full]))
 
     def matrix(self, theta: Tensor) -> Tensor:
         if theta.dim() == 3:

@@ -127,7 +127,7 @@ class ThinPlateSpline(PolyharmonicSpline):
         >>> spline.bending_energy(2 * spline.control_points[None] + 0.3).abs() < 1e-6
         tensor([True])
         """
-        theta = _checks.theta(theta, self.theta_shapes(), type(self).__name__)
+        theta = _checks.theta(theta, self.theta_shape, type(self).__name__)
         # Of the displacement, not of the points: an affine part of 1 would leave only its rounding.
         moved = theta.to(self.bending.dtype) - self.identity_theta
         with torch.autocast(theta.device.type, enabled=False):

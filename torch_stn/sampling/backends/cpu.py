@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from torch_stn import lowered
 from torch_stn.sampling.backends import cpu_library
-from torch_stn.sampling.backends.cpu_call import INTERPOLATIONS, NORMALIZED, PADDINGS, How, backward, forward
+from torch_stn.sampling.backends.cpu_call import FORMS, INTERPOLATIONS, NORMALIZED, PADDINGS, How, backward, forward
 from torch_stn.sampling.backends.cpu_operator import cpu_warp
 from torch_stn.sampling.interpolation import Interpolation
 from torch_stn.sampling.problem import Problem
@@ -58,26 +58,24 @@ def not_by_default(problem: Problem) -> str | None:
     return None
 
 
-def warp(
-    image: Tensor,  # (n, C, *in), float32 or float64
-    form: lowered.Lowered,  # of m maps; n = m, or one of them is 1
-    size: tuple[int, ...],
-    problem: Problem,
-    plain: Plain,
-) -> Tensor:  # (max(n, m), C, *size)
-    """The image through a lowered map."""
-    basis = None
-    if isinstance(form, lowered.Matrix):
-        name, source = "projective" if form.projective else "affine", form.matrix
-    elif isinstance(form, lowered.Basis):
-        name, source, basis = "basis", form.coefficients, form.basis
-        if basis.requires_grad:  # a learned basis: its gradient is the plain operators' affair
+def reader(size: tuple[int, ...], problem: Problem, plain: Plain) -> Callable[[Tensor, lowered.Lowered], Tensor]:
+    """What reads images (n, C, *in), float32 or float64, through lowered maps (m of them; n = m, or one of them is 1)
+    for an output of ``size``: (max(n, m), C, *size).
+    """
+    affine, projective, combined, field = [_how(form, size, problem) for form in FORMS[:4]]
+
+    def read(image: Tensor, form: lowered.Lowered) -> Tensor:
+        if _transformed():
             return plain(image, form)
-    else:
-        name, source = "field", form.displacement
-    if _transformed():
-        return plain(image, form)
-    return _run(image, source, basis, size, name, problem, plain)
+        if isinstance(form, lowered.Matrix):
+            return _run(image, form.matrix, None, projective if form.projective else affine, plain)
+        if isinstance(form, lowered.Field):
+            return _run(image, form.displacement, None, field, plain)
+        if form.basis.requires_grad:  # a learned basis: its gradient is the plain operators' affair
+            return plain(image, form)
+        return _run(image, form.coefficients, form.basis, combined, plain)
+
+    return read
 
 
 def sample(
@@ -93,7 +91,7 @@ def sample(
     inner = tuple(points.shape[1:-1])
     size = inner if len(inner) == problem.dims else (1,) * (problem.dims - 1) + (math.prod(inner),)
     form = NORMALIZED if problem.units == "normalized" else "points"
-    values = _run(image, points, None, size, form, problem, plain)
+    values = _run(image, points, None, _how(form, size, problem), plain)
     return values if inner == size else values.reshape(*values.shape[:2], *inner)
 
 
@@ -104,24 +102,19 @@ def _transformed() -> bool:
     )
 
 
-def _run(
-    image: Tensor,
-    source: Tensor,
-    basis: Tensor | None,
-    size: tuple[int, ...],
-    form: str,
-    problem: Problem,
-    plain: Plain,
-) -> Tensor:
+def _how(form: str, size: tuple[int, ...], problem: Problem) -> How:
+    return How(form, size, problem.interpolation, problem.padding[0], problem.fill, problem.align_corners)
+
+
+def _run(image: Tensor, source: Tensor, basis: Tensor | None, how: How, plain: Plain) -> Tensor:
     if source.dtype != image.dtype:
         source = source.to(image.dtype)
     if basis is not None:
         basis = basis.to(image.dtype)
-    how = How(form, size, problem.interpolation, problem.padding[0], problem.fill, problem.align_corners)
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:  # make_fx, fake tensors: no memory
-        return cpu_warp(image, source, basis, form, size, *how[2:])
+        return cpu_warp(image, source, basis, *how)
     if torch.is_grad_enabled() and (image.requires_grad or source.requires_grad):
-        return _Fused.apply(image, source, basis, how, plain)
+        return _Fused.apply(image, source, (basis, how, plain))
     return forward(image, source, basis, how)
 
 
@@ -130,28 +123,26 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, image: Tensor, source: Tensor, basis: Tensor | None, how: How, plain: Plain
+        ctx: Any, image: Tensor, source: Tensor, call: tuple[Tensor | None, How, Plain]
     ) -> Tensor:
+        basis, ctx.how, ctx.plain = call
         ctx.save_for_backward(image, source, basis)
-        ctx.how, ctx.plain = how, plain
-        return forward(image, source, basis, how)
+        return forward(image, source, basis, ctx.how)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
         image, source, basis = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:2]
         if not torch.is_grad_enabled():
-            return *backward(grad, image, source, basis, ctx.how, wanted), None, None, None
+            return *backward(grad, image, source, basis, ctx.how, wanted), None
         # Seen afresh, so that a source that was made from the image is not walked through a second time.
         image, source = image.view_as(image), source.view_as(source)
         values = ctx.plain(image, _form(source, basis, ctx.how)).reshape(grad.shape)
         inputs = [tensor for tensor, needed in zip((image, source), wanted, strict=True) if needed]
         if not values.requires_grad:  # nearest reading has no slope
-            return *[torch.zeros_like(x) if n else None for x, n in zip((image, source), wanted, strict=True)], *[
-                None
-            ] * 3
+            return *[torch.zeros_like(x) if n else None for x, n in zip((image, source), wanted, strict=True)], None
         grads = iter(torch.autograd.grad(values, inputs, grad, create_graph=True, materialize_grads=True))
-        return *[next(grads) if needed else None for needed in wanted], None, None, None
+        return *[next(grads) if needed else None for needed in wanted], None
 
 
 def _form(source: Tensor, basis: Tensor | None, how: How) -> "lowered.Lowered | Tensor":

@@ -60,26 +60,26 @@ def not_by_default(problem: Problem) -> str | None:
     return "not yet run on a GPU: ask for backend='triton'"
 
 
-def warp(
-    image: Tensor,  # (n, C, *in), any floating-point dtype
-    form: lowered.Lowered,  # of m maps; n = m, or one of them is 1
-    size: tuple[int, ...],
-    problem: Problem,
-    plain: Plain,
-) -> Tensor:  # (max(n, m), C, *size)
-    """The image through a lowered map."""
-    basis = None
-    if isinstance(form, lowered.Matrix):
-        name, source = "projective" if form.projective else "affine", form.matrix
-    elif isinstance(form, lowered.Basis):
-        name, source, basis = "basis", form.coefficients, form.basis
-        if basis.requires_grad:  # a learned basis: its gradient is the plain operators' affair
+def reader(size: tuple[int, ...], problem: Problem, plain: Plain) -> Callable[[Tensor, lowered.Lowered], Tensor]:
+    """What reads images (n, C, *in), of any floating-point dtype, through lowered maps (m of them; n = m, or one of
+    them is 1) for an output of ``size``: (max(n, m), C, *size).
+    """
+
+    def read(image: Tensor, form: lowered.Lowered) -> Tensor:
+        basis = None
+        if isinstance(form, lowered.Matrix):
+            name, source = "projective" if form.projective else "affine", form.matrix
+        elif isinstance(form, lowered.Basis):
+            name, source, basis = "basis", form.coefficients, form.basis
+            if basis.requires_grad:  # a learned basis: its gradient is the plain operators' affair
+                return plain(image, form)
+        else:
+            name, source = "field", form.displacement
+        if _transformed() or math.prod(size) > MOST_PIXELS:
             return plain(image, form)
-    else:
-        name, source = "field", form.displacement
-    if _transformed() or math.prod(size) > MOST_PIXELS:
-        return plain(image, form)
-    return _run(image, source, basis, size, name, problem, plain)
+        return _run(image, source, basis, size, name, problem, plain)
+
+    return read
 
 
 def sample(
