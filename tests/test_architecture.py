@@ -16,8 +16,7 @@ RULES = (
 )
 SAMPLER = "sampling.sample sampling.read sampling.interpolation sampling.padding sampling.problem sampling.gradients"
 KERNELS = "sampling.backends.cpu_library sampling.backends.cpu_call sampling.backends.cpu_operator"  # one backend
-TRITON_PARTS = ["call", "cells", "gather", "inverse", "operator", "passes", "sources", "words"]
-TRITON = " ".join(f"sampling.backends.triton_{part}" for part in TRITON_PARTS)  # one backend
+TRITON = "sampling.backends.triton_kernels"  # one backend
 REASONS = "sampling.choose.BACKENDS sampling.choose.reasons"  # `stn doctor` tells who serves what
 # Each module and what of the project it may name besides itself and what lies in it; the nearest row upwards holds.
 # What is missing in a row is the rule: transforms and sampling do not know each other, backends do not know each other,
@@ -44,7 +43,7 @@ MAY_IMPORT = {
     "sampling.backends.cpu_call": KERNELS,
     "sampling.backends.cpu_operator": KERNELS,
     "sampling.backends.triton": f"{FOUNDATION} {RULES} {TRITON}",
-    **{f"sampling.backends.triton_{part}": TRITON for part in TRITON_PARTS},
+    TRITON: TRITON,
     "sampling.choose": f"{FOUNDATION} {RULES} sampling.backends",
     "sampling.read": f"{FOUNDATION} {RULES} sampling.choose sampling.gradients",
     "sampling.straight": f"{FOUNDATION} {RULES} sampling.choose sampling.read",
@@ -72,7 +71,7 @@ MAY_IMPORT = {
 MAY_USE: dict[str, str | None] = {
     "": "torch numpy",  # `pip install torch-stn` brings these two
     "sampling.backends.triton": "torch",  # its kernels are loaded by the first call
-    **{f"sampling.backends.triton_{part}": "torch triton" for part in TRITON_PARTS},
+    TRITON: "torch triton",
     "lab": None,
     "lab.bench.cases": "",
     "lab.bench.rows": "",
@@ -236,7 +235,7 @@ def test_a_wrong_import_is_found(tmp_path: Path, file: str, source: str, target:
     [
         ("nn/stn.py", "from torch_stn import Affine, _checks, warping"),
         ("transforms/matrix.py", "import math\nimport torch.nn as nn\nfrom . import base\nfrom .. import lowered"),
-        ("sampling/backends/triton_call.py", "import triton"),
+        ("sampling/backends/triton_kernels/call.py", "import triton"),
         ("lab/doctor.py", "import torch_stn\nfrom torch_stn.sampling.choose import BACKENDS, reasons\nimport typer"),
         ("lab/experiments/table1.py", "from torch_stn.lab.config import Config"),
         ("lab/experiments/__init__.py", "from torch_stn.lab.experiments import table1"),

@@ -13,7 +13,7 @@ import torch
 from cases import draw
 from torch import Tensor
 
-from torch_stn.sampling.backends.triton_words import How
+from torch_stn.sampling.backends.triton_kernels.words import How
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = pytest.mark.skipif(
@@ -70,7 +70,7 @@ def call(
     form: str, dims: int, mode: str, padding: str, dtype: torch.dtype, last: bool, fixed: bool, channels: int = 3
 ) -> None:
     """Forward and backward on numbers of no meaning: nothing runs."""
-    from torch_stn.sampling.backends import triton_call
+    from torch_stn.sampling.backends.triton_kernels import call as triton_call
 
     size, n = (6, 70) if dims == 2 else (3, 4, 70), 2
     format = (torch.channels_last if dims == 2 else torch.channels_last_3d) if last else torch.contiguous_format

@@ -1,4 +1,4 @@
-"""The Triton kernels by their interpreter, in a process of its own: see test_triton.py."""
+"""The Triton kernels by their interpreter, in a process of its own: see test_triton.py and test_triton_gather.py."""
 
 import os
 import subprocess
@@ -17,10 +17,18 @@ OLD = not MISSING and [int(part) for part in version("triton").split(".")[:2]] <
 
 @pytest.mark.skipif(MISSING, reason="the package triton is not installed")
 @pytest.mark.skipif(OLD, reason="interpreters before Triton 3.9 do not run with today's NumPy")
-@pytest.mark.parametrize("part", ["points", "not points"])  # two, so that two workers share them
-def test_the_kernels_are_right_in_the_interpreter(part: str) -> None:
+@pytest.mark.parametrize(  # in parts, so that workers share them
+    ("file", "part"),
+    [
+        ("test_triton", "points"),
+        ("test_triton", "not points"),
+        ("test_triton_gather", "wild"),
+        ("test_triton_gather", "not wild"),
+    ],
+)
+def test_the_kernels_are_right_in_the_interpreter(file: str, part: str) -> None:
     told = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not gpu", "-k", part, str(HERE / "test_triton.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not gpu", "-k", part, str(HERE / f"{file}.py")]
     done = subprocess.run(
         [*command, "-p", "no:cacheprovider"],
         cwd=HERE.parent,

@@ -16,9 +16,12 @@ from gpu_goals.device import Device
 from gpu_goals.lines import Got, Line, NotRunError, Task, Wanted
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = "tests/test_triton.py"
+TESTS = ("tests/test_triton.py", "tests/test_triton_gather.py")
 # Each kind of kernel, on small shapes.
-FEW = "several_tiles or in_space or one_image or nearest-zeros or half_images or (wild and nearly)"
+FEW = (
+    "several_tiles or in_space or one_image or nearest-zeros or half_images or sorted "
+    "or (wild and (nearly or leaning or turned))"
+)
 QUICK = "half_images"  # of --tiny
 CLEAN = Wanted(0, "exit", most=True)
 PATIENCE = 120.0  # seconds
@@ -30,7 +33,7 @@ def suite(device: Device) -> list[Task]:
     # Small tests, each of which compiles: processes side by side, where pytest can; pytest-benchmark objects to that.
     beside = ["-n", str(min(8, (os.cpu_count() or 2) // 2)), "-p", "no:benchmark"] if find_spec("xdist") else []
     words = _pytest("not gpu", "-k", QUICK) if device.tiny else _pytest("gpu", *beside)
-    return [Task([Line(f"pytest -m gpu {TESTS}", CLEAN)], partial(_tests, device, words))]
+    return [Task([Line(f"pytest -m gpu {' '.join(TESTS)}", CLEAN)], partial(_tests, device, words))]
 
 
 def checker(device: Device) -> list[Task]:
@@ -44,11 +47,11 @@ def checker(device: Device) -> list[Task]:
             raise NotRunError(f"there is no {CHECKER} on the PATH")
         return _tests(device, words, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
 
-    return [Task([Line(f"{CHECKER} memcheck, some of {TESTS}", CLEAN)], measure)]
+    return [Task([Line(f"{CHECKER} memcheck, some of {TESTS[0]} and its like", CLEAN)], measure)]
 
 
 def _pytest(marked: str, *words: str) -> list[str]:
-    return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marked, *words, TESTS]
+    return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marked, *words, *TESTS]
 
 
 def _tests(device: Device, words: list[str], more: dict[str, str] | None = None) -> list[Got]:

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from torch_stn import lowered
-from torch_stn.sampling.backends.triton_operator import backward, forward, triton_warp
-from torch_stn.sampling.backends.triton_words import INTERPOLATIONS, PADDINGS, How
+from torch_stn.sampling.backends.triton_kernels.compiled import backward, forward, triton_warp
+from torch_stn.sampling.backends.triton_kernels.words import INTERPOLATIONS, PADDINGS, How
 from torch_stn.sampling.interpolation import Interpolation
 from torch_stn.sampling.problem import Problem
 

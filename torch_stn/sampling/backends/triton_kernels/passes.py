@@ -1,13 +1,13 @@
 """Kernels of the Triton backend that run over output points: read, and the gradient to what says where, for any map.
 
-`flags`, with FLAGGED: the maps, and only those, that the gathering kernel of triton_gather.py leaves to these.
+`flags`, with FLAGGED: the maps, and only those, that the gathering kernel of gather.py leaves to these.
 """
 
 import triton
 import triton.language as tl
 
-from torch_stn.sampling.backends.triton_cells import ZEROS, slopes_of, tap_at, taps_of
-from torch_stn.sampling.backends.triton_sources import (
+from torch_stn.sampling.backends.triton_kernels.cells import ZEROS, slopes_of, tap_at, taps_of
+from torch_stn.sampling.backends.triton_kernels.sources import (
     AFFINE,
     BASIS,
     FIELD,

@@ -5,15 +5,15 @@ One pass over 2 x 2 blocks of input pixels. A block looks at the output points t
 exchanged too: each pixel brings its own value, so the image is read once and in order. Every program adds up its sums,
 which are added in a fixed order.
 
-A map that is too wild (triton_facts.py) is flagged on the device, with no look from the host: the kernels that serve
+A map that is too wild (facts.py) is flagged on the device, with no look from the host: the kernels that serve
 any map take it instead, and leave at once where the flag is not set.
 """
 
 import triton
 import triton.language as tl
 
-from torch_stn.sampling.backends.triton_facts import NUMBERS, REACH, columns_of
-from torch_stn.sampling.backends.triton_sources import centre
+from torch_stn.sampling.backends.triton_kernels.facts import NUMBERS, REACH, columns_of
+from torch_stn.sampling.backends.triton_kernels.sources import centre
 
 
 @triton.jit

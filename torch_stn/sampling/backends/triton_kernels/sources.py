@@ -7,7 +7,7 @@ form serves both meanings of align_corners. Tuples run along x, y[, z].
 import triton
 import triton.language as tl
 
-from torch_stn.sampling.backends.triton_cells import REFLECTION, ZEROS, cell
+from torch_stn.sampling.backends.triton_kernels.cells import REFLECTION, ZEROS, cell
 
 AFFINE, PROJECTIVE, BASIS, FIELD, POINTS = [tl.constexpr(i) for i in range(5)]
 

@@ -1,6 +1,6 @@
 """The gradient of trilinear reading to a volume without atomics: every voxel gathers through the inverse of its map.
 
-As triton_gather.py does for images, with blocks of 2 x 2 x 2 voxels and affine maps: |u|, |v| and |w| < 1.5 about the
+As gather.py does for images, with blocks of 2 x 2 x 2 voxels and affine maps: |u|, |v| and |w| < 1.5 about the
 middle of a block. Layers and rows of output points come from the box about the block's preimage, the points of a row
 from the bounds themselves. theta's gradient is the slope kernel's: its twelve sums do not fit beside eight voxels.
 """
@@ -8,9 +8,9 @@ from the bounds themselves. theta's gradient is the slope kernel's: its twelve s
 import triton
 import triton.language as tl
 
-from torch_stn.sampling.backends.triton_facts import NUMBERS, REACH
-from torch_stn.sampling.backends.triton_gather import hats
-from torch_stn.sampling.backends.triton_sources import centre
+from torch_stn.sampling.backends.triton_kernels.facts import NUMBERS, REACH
+from torch_stn.sampling.backends.triton_kernels.gather import hats
+from torch_stn.sampling.backends.triton_kernels.sources import centre
 
 MOST_CANDIDATES = tl.constexpr(1024)  # points that may read one block, beyond which a map is flagged
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 import triton.language as tl
 
-from torch_stn.sampling.backends.triton_words import FORMS, GIVEN, INTERPOLATIONS, PADDINGS, How
+from torch_stn.sampling.backends.triton_kernels.words import FORMS, GIVEN, INTERPOLATIONS, PADDINGS, How
 
 BLOCK = 128  # points of a program, one a thread: of two the compiler would choose vectors of its own, and lose
 ROW = 16  # points of a warp side by side, 2 rows of them: the best of 8x4, 16x2, 32x1 on large images

@@ -4,15 +4,15 @@ An image gradient is added up in 64-bit fixed point: whole numbers give the same
 same every time. Its unit is a power of two, chosen for each sample from the greatest gradient that comes in, such that
 no sum can overflow. Where a sample's gradient is not finite its image gradient is NaN.
 
-`flags`, with FLAGGED: the maps, and only those, that the gathering kernel of triton_gather.py leaves to these.
+`flags`, with FLAGGED: the maps, and only those, that the gathering kernel of gather.py leaves to these.
 """
 
 import triton
 import triton.language as tl
 
-from torch_stn.sampling.backends.triton_cells import tap_at, taps_of
-from torch_stn.sampling.backends.triton_passes import SIZES, offset, share_of
-from torch_stn.sampling.backends.triton_sources import cells_of, centred, geometry, output_points
+from torch_stn.sampling.backends.triton_kernels.cells import tap_at, taps_of
+from torch_stn.sampling.backends.triton_kernels.passes import SIZES, offset, share_of
+from torch_stn.sampling.backends.triton_kernels.sources import cells_of, centred, geometry, output_points
 
 
 @triton.jit(do_not_specialize=SIZES)

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_stn.sampling.backends import triton_inverse, triton_sorted
-from torch_stn.sampling.backends.triton_passes import coefficient_kernel, read_kernel, slope_kernel
-from torch_stn.sampling.backends.triton_plan import BLOCK, MOST_PROGRAMS, plan_of
-from torch_stn.sampling.backends.triton_scatter import greatest_kernel, scatter_kernel, settle_kernel
-from torch_stn.sampling.backends.triton_words import GIVEN, How
+from torch_stn.sampling.backends.triton_kernels import inverse, sorting
+from torch_stn.sampling.backends.triton_kernels.passes import coefficient_kernel, read_kernel, slope_kernel
+from torch_stn.sampling.backends.triton_kernels.plan import BLOCK, MOST_PROGRAMS, plan_of
+from torch_stn.sampling.backends.triton_kernels.scatter import greatest_kernel, scatter_kernel, settle_kernel
+from torch_stn.sampling.backends.triton_kernels.words import GIVEN, How
 
 CHUNK, ROUNDS = 1024, 16  # numbers that a program of a pass over a whole tensor takes at once, and how often
 
@@ -164,11 +164,11 @@ def backward(
     with _on(image):
         call = Call(image, source, basis, how)
         grad = grad.contiguous(memory_format=call.plan.format)
-        if wanted[0] and triton_inverse.serves(call.plan):
-            return triton_inverse.backward(call, grad, wanted[1])
+        if wanted[0] and inverse.serves(call.plan):
+            return inverse.backward(call, grad, wanted[1])
         to_image = None
         if wanted[0]:
-            to_image = triton_sorted.backward(call, grad) if triton_sorted.serves(call.plan) else call.scatter(grad)
+            to_image = sorting.backward(call, grad) if sorting.serves(call.plan) else call.scatter(grad)
         to_source = call.source_gradient(grad).reshape(source.shape) if wanted[1] else None
     return to_image, to_source
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from torch_stn.sampling.backends.triton_collect import cell_kernel, collect_kernel
-from torch_stn.sampling.backends.triton_plan import MOST_PROGRAMS, Plan
+from torch_stn.sampling.backends.triton_kernels.collect import cell_kernel, collect_kernel
+from torch_stn.sampling.backends.triton_kernels.plan import MOST_PROGRAMS, Plan
 
 if TYPE_CHECKING:
-    from torch_stn.sampling.backends.triton_call import Call
+    from torch_stn.sampling.backends.triton_kernels.call import Call
 
 FEWEST_CHANNELS = 16  # measured on an H100: of 64, sorting and all, half the time of F.grid_sample's; of 3, a tie
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_stn.sampling.backends.triton_facts import NUMBERS, facts_kernel
-from torch_stn.sampling.backends.triton_gather import gather_kernel
-from torch_stn.sampling.backends.triton_plan import MOST_PROGRAMS, NARROW, ROW, Plan
-from torch_stn.sampling.backends.triton_volume import volume_facts_kernel, volume_gather_kernel
-from torch_stn.sampling.backends.triton_words import FORMS
+from torch_stn.sampling.backends.triton_kernels.facts import NUMBERS, facts_kernel
+from torch_stn.sampling.backends.triton_kernels.gather import gather_kernel
+from torch_stn.sampling.backends.triton_kernels.plan import MOST_PROGRAMS, NARROW, ROW, Plan
+from torch_stn.sampling.backends.triton_kernels.volume import volume_facts_kernel, volume_gather_kernel
+from torch_stn.sampling.backends.triton_kernels.words import FORMS
 
 if TYPE_CHECKING:
-    from torch_stn.sampling.backends.triton_call import Call
+    from torch_stn.sampling.backends.triton_kernels.call import Call
 
 RUN = 4  # candidates looked at together
 TILES = 4  # tiles of a program: their sums for theta are added up once

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
-PADDINGS = ("zeros", "border", "reflection")  # as triton_cells.py numbers them
-FORMS = ("affine", "projective", "basis", "field", "points")  # as triton_sources.py numbers them
+PADDINGS = ("zeros", "border", "reflection")  # as cells.py numbers them
+FORMS = ("affine", "projective", "basis", "field", "points")  # as sources.py numbers them
 GIVEN = FORMS[3:]
 
 

@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
-from torch_stn.sampling.backends.triton_passes import SIZES, offset, share_of
-from torch_stn.sampling.backends.triton_sources import cells_of, centred, geometry, output_points
+from torch_stn.sampling.backends.triton_kernels.passes import SIZES, offset, share_of
+from torch_stn.sampling.backends.triton_kernels.sources import cells_of, centred, geometry, output_points
 
 
 @triton.jit(do_not_specialize=SIZES)

@@ -8,23 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_stn.sampling.backends.triton_words import How
+from torch_stn.sampling.backends.triton_kernels.words import How
 
 
 def forward(image: Tensor, source: Tensor, basis: Tensor | None, how: How) -> Tensor:
     """(n, C, *in) through m maps or at m sets of points: (max(n, m), C, *size)."""
-    from torch_stn.sampling.backends import triton_call
+    from torch_stn.sampling.backends.triton_kernels import call
 
-    return triton_call.forward(image, source, basis, how)
+    return call.forward(image, source, basis, how)
 
 
 def backward(
     grad: Tensor, image: Tensor, source: Tensor, basis: Tensor | None, how: How, wanted: tuple[bool, ...]
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients to image and source, those that are wanted."""
-    from torch_stn.sampling.backends import triton_call
+    from torch_stn.sampling.backends.triton_kernels import call
 
-    return triton_call.backward(grad, image, source, basis, how, wanted)
+    return call.backward(grad, image, source, basis, how, wanted)
 
 
 @torch.library.custom_op("torch_stn::triton_warp", mutates_args=())
