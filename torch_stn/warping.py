@@ -95,7 +95,8 @@ def warp(
         >>> warp(image, Affine()(flip)).tolist()
         [[[[1.0, 0.0], [3.0, 2.0]]]]
     """
-    plain = antialias is False and not return_mask and edge == "blend" and coordinate_gradient == "exact"
+    exact = isinstance(coordinate_gradient, str) and coordinate_gradient == "exact"
+    plain = exact and antialias is False and return_mask is False and isinstance(edge, str) and edge == "blend"
     if plain and isinstance(image, Tensor) and isinstance(map, Map):
         options = (mode, padding_mode, fill, align_corners, deterministic, backend)
         way = straight(image, map.batch, map.device, map.dims, size, None, *options)

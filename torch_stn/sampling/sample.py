@@ -105,10 +105,11 @@ def sample(
         >>> sample(image, torch.tensor([[[1.0, 0.0]]]), units="pixel").tolist()
         [[[1.0]]]
     """
-    plain = antialias is False and not return_mask and edge == "blend" and coordinate_gradient == "exact"
+    exact = isinstance(coordinate_gradient, str) and coordinate_gradient == "exact"
+    plain = exact and antialias is False and return_mask is False and isinstance(edge, str) and edge == "blend"
     if plain and isinstance(image, Tensor) and isinstance(points, Tensor) and points.is_floating_point():
         shape, options = points.shape, (mode, padding_mode, fill, align_corners, deterministic, backend)
-        if len(shape) > 1:
+        if len(shape) > 1 and isinstance(units, str):
             way = straight(image, shape[0], points.device, shape[-1], shape[1:-1], units, *options)
             if way is not None:
                 return way[1](image, points)

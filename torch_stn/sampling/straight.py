@@ -5,6 +5,7 @@ and remembered, for on a small image finding it takes longer than reading.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -28,25 +29,34 @@ def straight(
     dims: int,
     size: Sequence[int] | None,  # None: the image's
     units: str | None,  # of points; None: a lowered map
-    *options: Any,  # mode, padding_mode, fill, align_corners, deterministic, backend
+    mode: str | Interpolation,
+    padding_mode: str | Sequence[str],
+    fill: float,
+    align_corners: bool,
+    deterministic: bool,
+    backend: str | None,
 ) -> Way | None:
-    """What serves a call in one step, if anything does. None also where something is wrong with the call: the general
-    way says what.
+    """What serves a call in one step, if anything does. None also where something is wrong with the call, or stands
+    there for the first time in a form of its own: the general way says what.
     """
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:  # sizes may be symbols
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 or torch.jit._trace.is_tracing():
+        return None  # sizes may be symbols
+    # Only plain values are remembered: an object would be kept alive, and may change.
+    plain = type(mode) is str and type(padding_mode) in (str, tuple) and type(fill) in (float, int)
+    if not plain or not 1 <= dims <= 3 or not isinstance(size, tuple | list | None):
         return None
-    seen = (image.shape, image.dtype, image.device, image.requires_grad)
     try:
-        if units is None and size is not None:
-            size = _checks.size(size, dims, None)
-        return _remembered(tuple(BACKENDS), *seen, batch, device, dims, size, units, *options)
-    except (TypeError, ValueError):
+        out = None if size is None else tuple(size) if units else _checks.size(size, dims, None)
+        options = (mode, padding_mode, fill + 0.0, bool(align_corners), bool(deterministic), backend)  # -0.0 is 0.0
+        seen = (image.shape, image.dtype, image.device, image.requires_grad)
+        return _remembered(tuple(BACKENDS.items()), *seen, batch, device, dims, out, units, *options)
+    except (TypeError, ValueError, ArithmeticError):
         return None
 
 
-@lru_cache(maxsize=1024, typed=True)  # typed: False is no fill, though it equals 0.0
+@lru_cache(maxsize=1024)
 def _remembered(
-    backends: tuple[str, ...],  # part of the question: they may have changed
+    backends: tuple[tuple[str, ModuleType], ...],  # part of the question: they may have changed
     shape: torch.Size,
     dtype: torch.dtype,
     image_device: torch.device,
@@ -56,8 +66,8 @@ def _remembered(
     dims: int,
     size: tuple[int, ...] | None,
     units: str | None,
-    mode: str | Interpolation,
-    padding_mode: str | Sequence[str],
+    mode: str,
+    padding_mode: str | tuple[str, ...],
     fill: float,
     align_corners: bool,
     deterministic: bool,
@@ -66,7 +76,7 @@ def _remembered(
     in_size = tuple(shape[2:])
     out = in_size if size is None else tuple(size)
     fits = dims == len(in_size) and device == image_device and (shape[0] == batch or 1 in (shape[0], batch))
-    if not fits or 0 in (*shape, batch, *out) or not dtype.is_floating_point or not isinstance(mode, str):
+    if not fits or 0 in (*shape, batch, *out) or not dtype.is_floating_point:
         return None
     interpolation = as_interpolation(mode).fitted(in_size, out if len(out) == dims else None)
     if interpolation.response is not None:

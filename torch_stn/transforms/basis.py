@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch_stn.transforms.base import Transform
 
 _CACHED_SIZES = 8
 _CACHED_BYTES = 1 << 28
+_KEEPING = Lock()  # threads that serve one model keep its values too
 _PROBE = torch.tensor([[-0.9, -0.7, 0.3], [0.2, 0.8, -0.4], [0.6, -0.3, 0.9], [0.0, 0.0, 0.0], [-0.5, 0.4, 0.1]])
 
 
@@ -71,21 +73,23 @@ class ConstantBasis(BasisTransform):
         if torch.compiler.is_compiling():
             return super().functions_on(size, align_corners, torch.float64, device).to(dtype)
         key = (size, align_corners, dtype, device)
-        if key not in self._cache:
+        values = self._cache.get(key)
+        if values is None:
             # Made outside inference mode, so that what evaluation kept can serve training.
             with torch.inference_mode(False), torch.no_grad():
                 made = super().functions_on(size, align_corners, torch.float64, device).to(dtype)
+                # One function's values after another's, as kernels read them: for each call a copy less.
+                made = made.movedim(-1, 0).contiguous().movedim(0, -1)
             if type(made) is not Tensor or torch._C._functorch.is_functorch_wrapped_tensor(made):
                 return made  # of a vmap or a shape run: it must not outlive that
             if made.nbytes > _CACHED_BYTES:
                 return made
-            # One function's values after another's, as kernels read them: for each call a copy less.
-            made = made.movedim(-1, 0).contiguous().movedim(0, -1)
-            kept = sum(values.nbytes for values in self._cache.values())
-            while self._cache and (len(self._cache) >= _CACHED_SIZES or kept + made.nbytes > _CACHED_BYTES):
-                kept -= self._cache.pop(next(iter(self._cache))).nbytes
-            self._cache[key] = made
-        return self._cache[key]
+            with _KEEPING:
+                kept = sum(old.nbytes for old in self._cache.values())
+                while self._cache and (len(self._cache) >= _CACHED_SIZES or kept + made.nbytes > _CACHED_BYTES):
+                    kept -= self._cache.pop(next(iter(self._cache))).nbytes
+                self._cache[key] = values = made
+        return values
 
 
 class Basis(BasisTransform):

@@ -34,8 +34,8 @@ def why_not(problem: Problem) -> str | None:
     """What the kernels do not have."""
     if problem.device != "cpu":
         return f"the C++ kernels serve CPU tensors, not {problem.device}"
-    if problem.dims == 1:
-        return "the C++ kernels have no 1-D images"
+    if problem.dims not in (2, 3):
+        return f"the C++ kernels have no {problem.dims}-D images"
     if problem.interpolation not in INTERPOLATIONS:
         return f"the C++ kernels know only {', '.join(INTERPOLATIONS)}"
     if len(set(problem.padding)) > 1:
@@ -111,11 +111,17 @@ def _run(image: Tensor, source: Tensor, basis: Tensor | None, how: How, plain: P
         source = source.to(image.dtype)
     if basis is not None:
         basis = basis.to(image.dtype)
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:  # make_fx, fake tensors: no memory
+    watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0  # make_fx, fake tensors
+    if watched or not (_lies(image) and _lies(source)):
         return cpu_warp(image, source, basis, *how)
     if torch.is_grad_enabled() and (image.requires_grad or source.requires_grad):
         return _Fused.apply(image, source, (basis, how, plain))
     return forward(image, source, basis, how)
+
+
+def _lies(tensor: Tensor) -> bool:
+    """Whether the numbers lie in memory as they are: not those of a fake tensor, nor of one to be read negated."""
+    return (type(tensor) is Tensor or tensor.untyped_storage().device.type != "meta") and not tensor.is_neg()
 
 
 class _Fused(torch.autograd.Function):

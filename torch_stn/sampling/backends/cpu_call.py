@@ -84,6 +84,7 @@ def _prepared(
     """
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"image: the C++ kernels wanted float32 or float64, got {dtype}")
+    _check(how, image, source, None)
     strides = (prod(source[1:]), source[-1], 1) if how.given else (0, 0, 0)
     head = cpu_library.HEAD.pack(
         len(image) - 2,
@@ -104,8 +105,22 @@ def _prepared(
         *strides,
         how.form == NORMALIZED,
     )
-    blank = torch.empty(1, dtype=dtype, device="cpu")  # whatever the default device is
+    with torch._C.DisableTorchFunction():  # a mode's own kind of tensor would be remembered beyond the mode
+        blank = torch.empty(1, dtype=dtype, device="cpu")  # whatever the default device is
     return head, blank.expand(max(image[0], source[0]), image[1], *how.size)
+
+
+def _check(how: How, image: torch.Size, source: torch.Size, basis: torch.Size | None) -> None:
+    """A map of somebody else's may say one batch and size and hold another: kernels would read past its end."""
+    if len(image) not in (4, 5):
+        raise ValueError(f"image: the C++ kernels wanted (N, C, H, W) or (N, C, D, H, W), got {tuple(image)}")
+    if image[0] != source[0] and 1 not in (image[0], source[0]):
+        raise ValueError(f"map: wanted the batch size of image, {image[0]}, or 1, its lowered form has {source[0]}")
+    inner = source[1:-1] if how.given else how.size if basis is None else basis[:-1]
+    if prod(inner) != prod(how.size):
+        raise ValueError(f"map: wanted points for an output of {how.size}, its lowered form has {tuple(inner)}")
+    if basis is not None and basis[-1] != source[1]:
+        raise ValueError(f"map: wanted a coefficient for each of {basis[-1]} functions, got {source[1]}")
 
 
 class _Call:
@@ -115,6 +130,7 @@ class _Call:
         if image.dtype not in (torch.float32, torch.float64) or source.dtype != image.dtype:
             # The kernels know only where the numbers lie: others would be read as what they are not, past their end.
             raise TypeError(f"image: wanted float32 or float64 and a source alike, got {image.dtype}, {source.dtype}")
+        _check(how, image.shape, source.shape, None if basis is None else basis.shape)
         self.how = how
         self.dims = image.dim() - 2
         # One point after the other; a view wherever the strides allow it.

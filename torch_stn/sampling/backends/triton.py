@@ -1,7 +1,7 @@
 """Fused Triton kernels: a lowered map, or points, -> the image in one pass on the GPU, and back; no grid in memory.
 
 Same inputs give the same bits, unless `deterministic=False` asks for float atomics. This file imports no triton: the
-kernels (triton_*.py) are loaded by the first call, which TRITON_INTERPRET=1 before it has run on the CPU, slowly.
+kernels (triton_kernels/) are loaded by the first call, which TRITON_INTERPRET=1 before it has run on the CPU, slowly.
 """
 
 import math
@@ -38,8 +38,8 @@ def why_not(problem: Problem) -> str | None:
         return f"the Triton kernels know only {', '.join(INTERPOLATIONS)}"
     if problem.device != "cuda" and not (INTERPRETED and problem.device == "cpu"):
         return f"the Triton kernels serve CUDA tensors, not {problem.device}"
-    if problem.dims == 1:
-        return "the Triton kernels have no 1-D images"
+    if problem.dims not in (2, 3):
+        return f"the Triton kernels have no {problem.dims}-D images"
     if len(set(problem.padding)) > 1:
         return "the Triton kernels pad all axes alike"
     if problem.padding[0] not in PADDINGS:

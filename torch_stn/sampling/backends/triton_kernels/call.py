@@ -1,6 +1,7 @@
 """One call of the Triton kernels: tensors in the form that they read, and the launches."""
 
 from contextlib import AbstractContextManager, nullcontext
+from math import prod
 from typing import Any
 
 import torch
@@ -32,6 +33,12 @@ class Call:
         self.basis = self.source if basis is None else basis.movedim(-1, 0).contiguous()
         coefficients = 0 if basis is None else self.basis.shape[0]
         self.plan = plan_of(how, image.shape, image.dtype, last, source.shape[0], coefficients)
+        # A map of somebody else's may say one batch and size and hold another: kernels would read past its end.
+        points = source.shape[1:-1] if how.form in GIVEN else how.size if basis is None else basis.shape[:-1]
+        if prod(points) != self.plan.points:
+            raise ValueError(f"map: wanted points for an output of {how.size}, its lowered form has {tuple(points)}")
+        if basis is not None and coefficients != source.shape[1]:
+            raise ValueError(f"map: wanted a coefficient for each of {coefficients} functions, got {source.shape[1]}")
 
     def empty(self, n: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """(n, C, *size) in the memory format of the image."""

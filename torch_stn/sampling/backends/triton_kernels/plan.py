@@ -43,6 +43,8 @@ class Plan:
     ) -> None:
         self.how, self.dims, self.last, self.maps, self.coefficients = how, len(shape) - 2, last, maps, coefficients
         self.images, self.channels, self.in_size = shape[0], shape[1], shape[2:]
+        if self.images != maps and 1 not in (self.images, maps):
+            raise ValueError(f"map: wanted the batch size of image, {self.images}, or 1, its lowered form has {maps}")
         self.batch = max(self.images, maps)
         self.points = math.prod(how.size)
         self.matrix = how.form not in (*GIVEN, "basis")
