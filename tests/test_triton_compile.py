@@ -30,11 +30,13 @@ class Compiler:
 
     def __init__(self) -> None:
         self.done: dict[str, int] = {}  # kernel and signature -> bytes of machine code
+        self.grids: list[tuple[int, ...]] = []
 
     def run(self, kernel: Any, *args: Any, grid: Any, warmup: bool, **words: Any) -> None:
         from triton.backends.compiler import GPUTarget
         from triton.compiler import ASTSource, compile
 
+        self.grids.append(grid)
         options = {name: words.pop(name) for name in ("num_warps", "maxnreg") if name in words}
         given = dict(zip(kernel.arg_names, args, strict=False)) | words
         assert given.keys() == set(kernel.arg_names)
@@ -122,7 +124,25 @@ def test_kernels_compile_without_a_gpu(
 
 
 def test_kernels_of_sorted_points_compile(compiler: Compiler) -> None:
-    call("points", 2, "bilinear", "border", F32, False, True, channels=16)
+    call("points", 2, "bilinear", "reflection", F32, False, True, channels=16)
     call("basis", 3, "bilinear", "zeros", BF16, True, True, channels=32)
     assert sum("collect_kernel" in name for name in compiler.done) == 2
     assert all(size > 0 for size in compiler.done.values())
+
+
+def test_no_launch_is_larger_than_a_gpu_takes(compiler: Compiler) -> None:
+    """Very long axes: 65,535 programs along the second and third axis of a launch are the most."""
+    from torch_stn.sampling.backends.triton_kernels import call as triton_call
+
+    with torch.device("meta"):
+        for form, shape in (
+            ("affine", (2, 1, 1_100_000, 66)),
+            ("projective", (70_000, 3, 66, 70)),
+            ("points", (1, 3, 600_000, 66)),
+        ):
+            image, n = torch.empty(shape), shape[0]
+            source = torch.empty({"affine": (n, 2, 3), "projective": (n, 3, 3), "points": (n, *shape[2:], 2)}[form])
+            how = How(form, shape[2:], "bilinear", "zeros", 0.0, False, True)
+            triton_call.backward(triton_call.forward(image, source, None, how), image, source, None, how, (True, True))
+    assert len(compiler.grids) > 20
+    assert all(max(grid[1:], default=1) <= 65_535 for grid in compiler.grids)

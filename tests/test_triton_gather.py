@@ -7,8 +7,8 @@ import importlib
 
 import pytest
 import torch
-from cases import PADDINGS, pictures, points_off_kinks, thetas
-from triton_checks import FAMILIES, INTERPRETED, ON_DEVICE, at, check, through
+from cases import PADDINGS, draw, pictures, points_off_kinks, thetas
+from triton_checks import FAMILIES, INTERPRETED, ON_DEVICE, at, check, outcome, through
 
 from torch_stn import Affine, Projective
 
@@ -141,3 +141,54 @@ def test_gathering_over_several_tiles_and_groups_of_channels(device: str) -> Non
     alone, image.grad = image.grad, None
     only(image, theta.requires_grad_(), "triton").sum().backward()
     torch.testing.assert_close(alone, image.grad, rtol=0, atol=0)
+
+
+@ON_DEVICE
+@pytest.mark.parametrize("family", ["affine", "projective"])
+@pytest.mark.parametrize(("size", "out"), [((8, 8), (8, 8)), ((32, 32), (16, 16)), ((16, 70), (12, 15))])
+def test_a_plain_picture_pulls_at_no_map(size: tuple[int, int], out: tuple[int, int], family: str, device: str) -> None:
+    """Wherever its points fall, on pixels and between them: the slopes of one point's four pixels sum to 0."""
+    maps = [[[z, 0, t], [0, z, -t]] for z, t in ((1 / 3, 0), (0.6, 0), (0.7, 0.1), (0.2, 0.1), (0.5, 0))]
+    maps += [[[0, -0.5, 0], [0.5, 0, 0]], [[0, 1 / 3, 0.1], [-1 / 3, 0, 0]]]
+    theta = torch.tensor(maps)
+    if family == "projective":
+        theta = torch.cat([theta.flatten(1), torch.zeros(len(maps), 2)], dim=1)
+    theta = theta.to(device).requires_grad_()
+    image = torch.ones(len(maps), 1, *size, device=device, requires_grad=True)
+    values = through(FAMILIES[family], out)(image, theta, "triton")
+    values.backward(draw(*values.shape, seed=3).to(values))
+    assert theta.grad is not None
+    assert theta.grad.abs().max() < 1e-4 * max(size) * out[0] * out[1] * 0.1
+    assert (values.detach() - 1).abs().max() < 1e-5
+
+
+@ON_DEVICE
+@pytest.mark.parametrize("worst", [float("nan"), float("inf")])
+def test_a_pixel_that_no_point_reads_spoils_nothing(worst: float, device: str) -> None:
+    image, theta = pictures(2, (9, 10), dtype=torch.float32), thetas(Affine(), 2, spread=0.05).float()
+    theta[:, :, :2] *= 0.3
+    clean = image.clone()
+    image[:, :, 0, 0] = image[:, :, -1, 3] = worst
+    clean[:, :, 0, 0] = clean[:, :, -1, 3] = 0.0
+    gradients = []
+    for picture in (image, clean):
+        u, t = picture.to(device).requires_grad_(), theta.to(device).requires_grad_()
+        through(Affine(), (5, 6))(u, t, "triton").pow(2).sum().backward()
+        gradients.append((u.grad, t.grad))
+    for ours, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=0, atol=0)
+
+
+@ON_DEVICE
+def test_near_the_horizon_every_point_is_found(device: str) -> None:
+    """A map that leans so far that a hundred points of a row crowd on one block, on an image cut into patches."""
+    theta = torch.zeros(2, 3, 3)
+    theta[:, 0, 0] = 1.2285011970840272 * 200 / 70
+    theta[:, 1, 1] = 2.0
+    theta[:, 2, 1] = 0.06484853648180257 * 20
+    theta[:, 2, 2] = 1.0
+    theta[1, 0, 2] = 1 / 6 * 2 / 70
+    read, image = through(Projective(), (40, 200)), draw(2, 1, 20, 70)
+    _, wanted, _ = outcome(read, image, theta.double(), "reference")
+    _, got, _ = outcome(read, image.float().to(device), theta.to(device), "triton")
+    assert (got.cpu().double() - wanted).abs().max() < 2e-5 * wanted.abs().max()

@@ -13,6 +13,7 @@ import triton.language as tl
 NUMBERS = tl.constexpr(32)  # of a map, in `facts`
 # Points that may read one block of 2 x 2 pixels, beyond which a map is flagged; of a homography, only its worst block.
 MOST_CANDIDATES, MOST_OF_WORST = tl.constexpr(256), tl.constexpr(1024)
+FAR = tl.constexpr(1e7)  # points, where nothing bounds a row: more than the longest axis served has
 REACH = tl.constexpr(1.5)  # pixels from the middle of a block to a point that still reads it
 
 
@@ -34,8 +35,8 @@ def columns_of(slope_u, slope_v, widest, room_u, room_v):
     """Points of a row that may read a block: from one to the next u w changes by slope_u at least, v w by slope_v; and
     w is at most `widest`.
     """
-    by_u = tl.where(slope_u > 1e-8, 2.0 * (REACH * widest + room_u) / tl.maximum(slope_u, 1e-8), 1e6)
-    by_v = tl.where(slope_v > 1e-8, 2.0 * (REACH * widest + room_v) / tl.maximum(slope_v, 1e-8), 1e6)
+    by_u = tl.where(slope_u > 1e-8, 2.0 * (REACH * widest + room_u) / tl.maximum(slope_u, 1e-8), FAR)
+    by_v = tl.where(slope_v > 1e-8, 2.0 * (REACH * widest + room_v) / tl.maximum(slope_v, 1e-8), FAR)
     return tl.minimum(by_u, by_v) + 2e-3
 
 

@@ -12,7 +12,7 @@ any map take it instead, and leave at once where the flag is not set.
 import triton
 import triton.language as tl
 
-from torch_stn.sampling.backends.triton_kernels.facts import NUMBERS, REACH, columns_of
+from torch_stn.sampling.backends.triton_kernels.facts import FAR, NUMBERS, REACH, columns_of
 from torch_stn.sampling.backends.triton_kernels.sources import centre
 
 
@@ -23,13 +23,13 @@ def _bound(slope, bend, room):
     rate = tl.abs(slope) + REACH * bend
     bounds = rate > 1e-8
     rest = tl.where(bounds, 1.0 / tl.where(bounds, rate, 1.0), 0.0)
-    return sign * rest, REACH * rest, tl.where(bounds, 1e-3 + rest * room, 1e6)
+    return sign * rest, REACH * rest, tl.where(bounds, 1e-3 + rest * room, FAR)
 
 
 @triton.jit
-def _sides(u):
-    """The slopes of the weights of the two pixels at -1/2 and 1/2, as F.grid_sample has them at whole numbers."""
-    return tl.where(u < -0.5, 1.0, tl.where(u < 0.5, -1.0, 0.0)), tl.where(u < -0.5, 0.0, tl.where(u < 0.5, 1.0, -1.0))
+def _sides(k):
+    """The slopes of the weights of a block's two pixels, for a point k = -1, 0 or 1 cells from the first of them."""
+    return tl.where(k < 0.0, 1.0, tl.where(k < 1.0, -1.0, 0.0)), tl.where(k < 0.0, 0.0, tl.where(k < 1.0, 1.0, -1.0))
 
 
 @triton.jit
@@ -102,7 +102,7 @@ def gather_kernel(
             there_d = 1.0
             if BENT:
                 there_d = a20 * tx + a21 * ty + a22
-                lowest = tl.maximum(there_d - tl.abs(a20) * wide - tl.abs(a21) * high, least)
+                lowest = tl.maximum(there_d - tl.abs(a20) * (wide + 1.0) - tl.abs(a21) * (high + 1.0), least)
                 widest = 1.0 / lowest
                 bend = tl.abs(g)
                 slope_u = tl.abs(a - tx * g) - bend * (wide + REACH)
@@ -117,8 +117,9 @@ def gather_kernel(
             missed = (tl.abs(a00 * tx + a01 * ty + a02) > off_x) | (tl.abs(a10 * tx + a11 * ty + a12) > off_y)
             rows = tl.where(missed & (there_d >= least), 0, rows)
         there = (ix < W) & (iy < H)
-        ux = ix.to(F32) + 0.5 - mx
-        uy = iy.to(F32) + 0.5 - my
+        left, top = ix.to(F32), iy.to(F32)
+        ux = left + 0.5 - mx
+        uy = top + 0.5 - my
         middle = a10 * ux + a11 * uy + a12
         half_rows = REACH * (reach_yx + reach_yy)
         # u w = at_u qx + bt_u qy + ct_u, v w likewise
@@ -129,8 +130,8 @@ def gather_kernel(
             half_rows = half_rows * once
             at_u, bt_u, ct_u = a - ux * g, b - ux * h, c - ux * i
             at_v, bt_v, ct_v = d - uy * g, e - uy * h, f - uy * i
-        by_u, least_u, spare_u = _bound(at_u, g, room_u)
-        by_v, least_v, spare_v = _bound(at_v, g, room_v)
+        by_u, reach_u, spare_u = _bound(at_u, g, room_u)
+        by_v, reach_v, spare_v = _bound(at_v, g, room_v)
         middle = middle + cy
         half_rows = half_rows + room_y
         low = tl.minimum(tl.ceil(tl.maximum(middle - half_rows, 0.0)), cy * 2.0).to(tl.int32)
@@ -150,8 +151,10 @@ def gather_kernel(
                     totals = totals + (tl.zeros([BLOCK], F32),)
                     if SLOPES:
                         value = tl.load(image + (plane + k) * (W * H) + offset[j], mask=inside[j], other=0.0).to(F32)
-                        # Weights sum to 1: what lies outside is the fill, so count from there.
-                        own = own + (tl.where(inside[j], value - fill_high - fill_low, 0.0),)
+                        # Weights sum to 1: what lies outside is the fill, so count from there. And 0 * NaN is not 0,
+                        # though most points do not read the pixel that is NaN: it has no slope.
+                        good = inside[j] & (tl.abs(value) < float("inf"))
+                        own = own + (tl.where(good, value - fill_high - fill_low, 0.0),)
             for dy in range(0, rows):
                 qy = low + dy
                 row = qy.to(F32)
@@ -161,30 +164,36 @@ def gather_kernel(
                 w_row = i
                 if BENT:
                     w_row = h * r + i
-                start = tl.maximum(-u_row * by_u - w_row * least_u - spare_u, -v_row * by_v - w_row * least_v - spare_v)
+                start = tl.maximum(-u_row * by_u - w_row * reach_u - spare_u, -v_row * by_v - w_row * reach_v - spare_v)
                 start = tl.minimum(tl.maximum(cx + start, 0.0), width)
                 whole = (start + 0.4999) + MAGIC
                 q0 = whole.to(tl.int32, bitcast=True) - 0x4B400000
                 qx = (whole - MAGIC) - cx
-                uw = at_u * qx + u_row
-                vw = at_v * qx + v_row
-                w = w_row
-                if BENT:
-                    w = g * qx + w_row
+                # Where a point of the row reads, times w, without its part along the row: alike for all blocks.
+                x_row = b * r + (c if BENT else c + mx)
+                y_row = e * r + (f if BENT else f + my)
                 limit = tl.where(row <= high_end, OW, 0) - q0
                 at = qy * OW + q0
                 of_row = (tl.zeros([BLOCK], F32), tl.zeros([BLOCK], F32), tl.zeros([BLOCK], F32))
                 for k0 in range(0, columns, RX):
                     for k in tl.static_range(RX):
-                        u = uw
-                        v = vw
+                        x = a * qx + x_row
+                        y = d * qx + y_row
                         if BENT:
+                            w = g * qx + w_row
                             ahead = w > 1e-6  # before the camera
                             over = tl.where(ahead, 1.0 / w, 0.0)
-                            u = uw * over
-                            v = vw * over
-                        # A hair to the left: at u = -1.5 the weight is 0, but its slope is not.
-                        near = tl.maximum(tl.abs(u + 1.1920929e-07), tl.abs(v + 1.1920929e-07)) < 1.5
+                            x = x * over + mx
+                            y = y * over + my
+                        u = x - (left + 0.5)
+                        v = y - (top + 0.5)
+                        near = tl.maximum(tl.abs(u), tl.abs(v)) < 1.5
+                        if SLOPES:
+                            # The cell decides, not the distance, which each block would round its own way: the slopes
+                            # of a point's four pixels must be those of one cell.
+                            ku = tl.floor(x) - left
+                            kv = tl.floor(y) - top
+                            near = tl.maximum(tl.abs(ku), tl.abs(kv)) < 1.5
                         if BENT:
                             near = near & ahead
                         reads = near & (k0 + k < limit)
@@ -206,8 +215,8 @@ def gather_kernel(
                                 for m in tl.static_range(1, U):
                                     share += pulled[m] * own[j * U + m]
                                 shares = shares + (share,)
-                            ex = _sides(u)
-                            ey = _sides(v)
+                            ex = _sides(ku)
+                            ey = _sides(kv)
                             gx = (shares[0] * ex[0] + shares[1] * ex[1]) * wy[0]
                             gx += (shares[2] * ex[0] + shares[3] * ex[1]) * wy[1]
                             gy = (shares[0] * wx[0] + shares[1] * wx[1]) * ey[0]
@@ -216,7 +225,7 @@ def gather_kernel(
                             if BENT:
                                 gx = gx * over
                                 gy = gy * over
-                                gw = gx * (u + ux) + gy * (v + uy)
+                                gw = gx * (x - mx) + gy * (y - my)
                                 of_row = (of_row[0] + gx, of_row[1] + gy, of_row[2] + gw)
                                 shares_of_theta = (
                                     s[0] + gx * qx, s[1], s[2], s[3] + gy * qx, s[4], s[5], s[6] + gw * qx, s[7], s[8]
@@ -225,10 +234,6 @@ def gather_kernel(
                                 of_row = (of_row[0] + gx, of_row[1] + gy, of_row[2])
                                 shares_of_theta = (s[0] + gx * qx, s[1], s[2], s[3] + gy * qx, s[4], s[5])
                         qx += 1.0
-                        uw += at_u
-                        vw += at_v
-                        if BENT:
-                            w += g
                 if SLOPES:
                     more = ()
                     for k in tl.static_range(NUMBER // 3):

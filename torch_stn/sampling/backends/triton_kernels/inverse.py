@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torch_stn.sampling.backends.triton_kernels.facts import NUMBERS, facts_kernel
 from torch_stn.sampling.backends.triton_kernels.gather import gather_kernel
-from torch_stn.sampling.backends.triton_kernels.plan import MOST_PROGRAMS, NARROW, ROW, Plan
+from torch_stn.sampling.backends.triton_kernels.plan import BLOCK, MOST_PROGRAMS, NARROW, ROW, Plan
 from torch_stn.sampling.backends.triton_kernels.volume import volume_facts_kernel, volume_gather_kernel
 from torch_stn.sampling.backends.triton_kernels.words import FORMS
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RUN = 4  # candidates looked at together
 TILES = 4  # tiles of a program: their sums for theta are added up once
 REGISTERS = 128  # of a thread at most, so that four programs fit a multiprocessor; none is spilled
-REGISTERS_OF_MANY = 168  # three programs fit, where eight voxels of four channels are added up
+REGISTERS_OF_MANY = 168  # three programs fit: for homographies, and for eight voxels of four channels
 LONGEST_AXIS = 2**22  # the trick that makes whole numbers of floats counts no further
 
 
@@ -83,8 +83,8 @@ def _planes(given: _Gathered, source_wanted: bool) -> Tensor:
         call.source, facts, flags, *scales, plan.maps, w, h, ow, oh, BENT=bent, BLOCK=128, num_warps=4
     )
     wide, high = -(-w // 2), -(-h // 2)
-    linear = w <= NARROW
-    block, most = (64, 16) if linear and plan.channels > 4 else (128, 4)
+    linear = w <= NARROW or -(-high // (BLOCK // ROW)) > MOST_PROGRAMS
+    block, most = (BLOCK // 2, 16) if linear and plan.channels > 4 else (BLOCK, 4)
     each, rounds, groups = given.groups(4, most)
     together = 1 if linear else TILES
     tiles = -(-wide * high // block) if linear else -(-wide // ROW)
@@ -96,7 +96,8 @@ def _planes(given: _Gathered, source_wanted: bool) -> Tensor:
         gather_kernel[(*grid, min(depth - z0, MOST_PROGRAMS))](
             call.image, grad, result, sums, facts, flags, parts, *plan.fill, *scales, z0, groups, rounds, tiles,
             plan.channels, w, h, ow, oh, int(plan.maps > 1), parts.stride(0), BENT=bent, SLOPES=source_wanted, U=each,
-            LINEAR=linear, LX=ROW, RX=RUN, KT=together, BLOCK=block, num_warps=block // 32, maxnreg=REGISTERS,
+            LINEAR=linear, LX=ROW, RX=RUN, KT=together, BLOCK=block, num_warps=block // 32,
+            maxnreg=REGISTERS_OF_MANY if bent else REGISTERS,
         )  # fmt: skip
     return parts
 
@@ -111,14 +112,13 @@ def _volumes(given: _Gathered) -> None:
     )
     wide, high, deep = -(-w // 2), -(-h // 2), -(-d // 2)
     each, rounds, groups = given.groups(4, 16)
-    block = 128
-    tiles_y = -(-high // (block // ROW))
+    tiles_y = -(-high // (BLOCK // ROW))
     linear = w <= NARROW or tiles_y * deep > MOST_PROGRAMS
-    grid = (-(-wide * high * deep // block), 1) if linear else (-(-wide // ROW), tiles_y * deep)
+    grid = (-(-wide * high * deep // BLOCK), 1) if linear else (-(-wide // ROW), tiles_y * deep)
     depth = plan.batch * groups
     for z0 in range(0, depth, MOST_PROGRAMS):
         volume_gather_kernel[(*grid, min(depth - z0, MOST_PROGRAMS))](
             grad, result, sums, facts, flags, z0, groups, rounds, tiles_y, plan.channels, w, h, d, ow, oh, od,
-            int(plan.maps > 1), U=each, LINEAR=linear, LX=ROW, RX=RUN, BLOCK=block, num_warps=block // 32,
+            int(plan.maps > 1), U=each, LINEAR=linear, LX=ROW, RX=RUN, BLOCK=BLOCK, num_warps=BLOCK // 32,
             maxnreg=REGISTERS if each < 3 else REGISTERS_OF_MANY,
         )  # fmt: skip

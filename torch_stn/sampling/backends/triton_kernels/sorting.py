@@ -23,8 +23,17 @@ FEWEST_CHANNELS = 16  # measured on an H100: of 64, sorting and all, half the ti
 
 
 def serves(plan: Plan) -> bool:
-    """Whether sorting the points is the fastest way to the same bits every time."""
-    return plan.taps == 2 and plan.channels >= FEWEST_CHANNELS and plan.images == plan.batch and plan.how.deterministic
+    """Whether sorting the points is the fastest way to the same bits every time.
+
+    Under border padding all that lie outside read the pixels of the rim: one thread would add up thousands there.
+    """
+    return (
+        plan.how.padding != "border"
+        and plan.taps == 2
+        and plan.channels >= FEWEST_CHANNELS
+        and plan.images == plan.batch
+        and plan.how.deterministic
+    )
 
 
 def backward(call: Call, grad: Tensor) -> Tensor:

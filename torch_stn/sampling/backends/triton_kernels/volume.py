@@ -8,7 +8,7 @@ from the bounds themselves. theta's gradient is the slope kernel's: its twelve s
 import triton
 import triton.language as tl
 
-from torch_stn.sampling.backends.triton_kernels.facts import NUMBERS, REACH
+from torch_stn.sampling.backends.triton_kernels.facts import FAR, NUMBERS, REACH
 from torch_stn.sampling.backends.triton_kernels.gather import hats
 from torch_stn.sampling.backends.triton_kernels.sources import centre
 
@@ -20,7 +20,7 @@ def _run_of(slope, room):
     """Of u = slope q + ...: 1 / slope, and how far from u = 0 a point of a row may lie; no bound where u stays."""
     bounds = tl.abs(slope) > 1e-8
     rate = tl.where(bounds, 1.0 / tl.where(bounds, slope, 1.0), 0.0)
-    return rate, tl.where(bounds, tl.abs(rate) * (REACH + room) + 1e-3, 1e6)
+    return rate, tl.where(bounds, tl.abs(rate) * (REACH + room) + 1e-3, FAR)
 
 
 @triton.jit(do_not_specialize=["maps", "W", "H", "D", "OW", "OH", "OD"])
@@ -60,7 +60,7 @@ def volume_facts_kernel(
         tl.store(at + k, m[k], mask=there)
         tl.store(at + (12 + k), adjugate[k] * inverse, mask=there)
     count = tl.zeros([BLOCK], tl.float32) + 1.0
-    columns = tl.zeros([BLOCK], tl.float32) + 1e6
+    columns = tl.zeros([BLOCK], tl.float32) + FAR
     for i in tl.static_range(3):
         tl.store(at + (9 + i), shift[i], mask=there)
         # Room for rounding, generous: what it lets in besides has weight zero.
