@@ -135,8 +135,9 @@ def test_objects_are_not_kept() -> None:
 
 def test_units_and_sizes_of_odd_kinds_are_the_general_way_s() -> None:
     image, map = pictures(2, (5, 6)), Affine()(torch.eye(2, 3)[None])
-    with pytest.raises(ValueError, match="units"):
-        sample(image, torch.rand(2, 4, 7, 2), units=None)  # type: ignore[call-overload]
+    for units in (None, ""):
+        with pytest.raises(ValueError, match="units"):
+            sample(image, torch.rand(2, 4, 7, 2), units=units)  # type: ignore[call-overload]
     assert warp(image, map, (n for n in (3, 4)), padding_mode="wrap").shape[2:] == (3, 4)  # type: ignore[call-overload]
     assert warp(image, map, (n for n in (3, 4))).shape[2:] == (3, 4)  # type: ignore[call-overload]
 

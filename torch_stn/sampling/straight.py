@@ -42,11 +42,11 @@ def straight(
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 or torch.jit._trace.is_tracing():
         return None  # sizes may be symbols
     # Only plain values are remembered: an object would be kept alive, and may change.
-    plain = type(mode) is str and type(padding_mode) in (str, tuple) and type(fill) in (float, int)
+    plain = type(mode) is str and type(padding_mode) in (str, tuple) and type(fill) in (float, int) and fill == fill
     if not plain or not 1 <= dims <= 3 or not isinstance(size, tuple | list | None):
         return None
     try:
-        out = None if size is None else tuple(size) if units else _checks.size(size, dims, None)
+        out = None if size is None else _checks.size(size, dims, None) if units is None else tuple(size)
         options = (mode, padding_mode, fill + 0.0, bool(align_corners), bool(deterministic), backend)  # -0.0 is 0.0
         seen = (image.shape, image.dtype, image.device, image.requires_grad)
         return _remembered(tuple(BACKENDS.items()), *seen, batch, device, dims, out, units, *options)
@@ -89,7 +89,7 @@ def _remembered(
         fill=fill,
         edge="blend",
         align_corners=align_corners,
-        units=units or "pixel",
+        units="pixel" if units is None else units,
         image_grad=image_grad,
         deterministic=deterministic,
     )
