@@ -231,8 +231,10 @@ def test_all_of_it_runs_on_a_cpu(tmp_path: Path) -> None:
         assert row["wanted"] or row["verdict"] in (TOLD, NOT_RUN)
     for goal in record["goals"]:
         assert goal["rows"]
-    # What no clock has a part in is right, or it is not.
-    judged = {row["what"]: row["verdict"] for goal in record["goals"] if goal["goal"] in (0, 5) for row in goal["rows"]}
-    assert set(judged.values()) == {MET, TOLD}
+    # What no clock has a part in is right, or it is not; but the interpreter cuts bits off where a GPU rounds to bfloat16.
+    exact = [row for goal in record["goals"] if goal["goal"] in (0, 5) for row in goal["rows"]]
+    cut = [row for row in exact if row["verdict"] == SHORT]
+    assert all("bfloat16" in row["what"] and row["value"] < 2**-8 for row in cut)
+    assert {row["verdict"] for row in exact if row not in cut} == {MET, TOLD}
     assert {row["verdict"] for row in rows if row["what"].startswith("same bits")} == {MET}
     assert "the figures mean nothing" in done.stdout
