@@ -211,5 +211,9 @@ def test_numbers_that_do_not_lie_as_they_are() -> None:
     image, points = pictures(1, (5, 6), dtype=torch.float32), torch.zeros(1, 3, 2)
     wanted = -sample(image, points)
     assert torch.equal(sample(torch._neg_view(image), points), wanted)
+    seen = image.clone().requires_grad_()
+    sample(seen, points).backward(torch._neg_view(torch.ones_like(wanted)))
+    assert seen.grad is not None
+    assert (seen.grad <= 0).all()
     fake = FakeTensorMode(allow_non_fake_inputs=True).from_tensor(image)
     assert sample(fake, points).shape == wanted.shape

@@ -209,3 +209,16 @@ def test_half_images_reach_the_kernels_as_they_lie(dtype: torch.dtype, device: s
     finally:
         kernels.forward = forward
     assert seen == [dtype, dtype]
+
+
+@ON_DEVICE
+def test_numbers_to_be_read_negated_are(device: str) -> None:
+    image, theta = pictures(2, (5, 7), dtype=torch.float32).to(device), thetas(Affine()).float().to(device)
+    read = through(Affine(), (4, 5))
+    seen = torch._neg_view(image).requires_grad_()
+    values = read(seen, theta, "triton")
+    assert torch.equal(values, -read(image, theta, "triton"))
+    values.backward(torch._neg_view(torch.ones_like(values)))
+    assert seen.grad is not None
+    assert (seen.grad <= 0).all()
+    assert (seen.grad < 0).any()

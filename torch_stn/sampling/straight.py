@@ -36,8 +36,8 @@ def straight(
     deterministic: bool,
     backend: str | None,
 ) -> Way | None:
-    """What serves a call in one step, if anything does. None also where something is wrong with the call, or stands
-    there for the first time in a form of its own: the general way says what.
+    """What serves a call in one step, if anything does. None also where an option is no plain value, which is not
+    remembered, and where something is wrong with the call: the general way says what.
     """
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 or torch.jit._trace.is_tracing():
         return None  # sizes may be symbols

@@ -50,6 +50,7 @@ def backward(
     grad: Tensor, image: Tensor, source: Tensor, basis: Tensor | None, how: How, wanted: tuple[bool, ...]
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients to image and source, those that are wanted."""
+    grad = grad.resolve_neg()  # an imaginary part may come with its sign still to be turned
     if _plain(image, source, basis) and grad.is_contiguous():
         to_image = torch.empty_like(image) if wanted[0] else None
         to_source = torch.empty_like(source) if wanted[1] else None

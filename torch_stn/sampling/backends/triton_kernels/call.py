@@ -20,6 +20,7 @@ class Call:
     """The tensors of a call as the kernels want them, beside its plan."""
 
     def __init__(self, image: Tensor, source: Tensor, basis: Tensor | None, how: How) -> None:
+        image, source = image.resolve_neg(), source.resolve_neg()  # kernels read what lies there
         last = not image.is_contiguous() and image.is_contiguous(memory_format=_last_format(image))
         self.image = image if last else image.contiguous()
         if how.form in GIVEN:
@@ -170,7 +171,7 @@ def backward(
     """The gradients to image and source, those that are wanted."""
     with _on(image):
         call = Call(image, source, basis, how)
-        grad = grad.contiguous(memory_format=call.plan.format)
+        grad = grad.resolve_neg().contiguous(memory_format=call.plan.format)
         if wanted[0] and inverse.serves(call.plan):
             return inverse.backward(call, grad, wanted[1])
         to_image = None

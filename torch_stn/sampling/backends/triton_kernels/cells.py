@@ -103,6 +103,12 @@ def _tap(before, k: tl.constexpr, n, TAPS: tl.constexpr, PADDING: tl.constexpr, 
 
 
 @triton.jit
+def _distance(t, k: tl.constexpr):
+    """From a point at the fraction t to the pixel of tap k, of four."""
+    return t + (1.0 - k) if k < 2 else (k - 1.0) - t
+
+
+@triton.jit
 def _weight(t, k: tl.constexpr, TAPS: tl.constexpr):
     """Of tap k at the fraction t; cubic is Keys' with a = -0.75, as F.grid_sample's."""
     if TAPS == 1:
@@ -110,14 +116,7 @@ def _weight(t, k: tl.constexpr, TAPS: tl.constexpr):
     elif TAPS == 2:
         w = t if k == 1 else 1.0 - t
     else:
-        if k == 0:
-            x = 1.0 + t
-        elif k == 1:
-            x = t
-        elif k == 2:
-            x = 1.0 - t
-        else:
-            x = 2.0 - t
+        x = _distance(t, k)
         if k == 0 or k == 3:
             w = ((x - 5.0) * x + 8.0) * x * -0.75 + 3.0
         else:
@@ -133,14 +132,7 @@ def _steepness(t, k: tl.constexpr, TAPS: tl.constexpr):
     elif TAPS == 2:
         s = tl.zeros_like(t) + (2.0 * k - 1.0)
     else:
-        if k == 0:
-            x = 1.0 + t
-        elif k == 1:
-            x = t
-        elif k == 2:
-            x = 1.0 - t
-        else:
-            x = 2.0 - t
+        x = _distance(t, k)
         if k == 0 or k == 3:
             s = ((3.0 * x - 10.0) * x + 8.0) * -0.75
         else:
